@@ -301,12 +301,12 @@ fn says_when_dotd_is_not_running() {
     let way_out = "start it with `dotd run` or name its socket with --socket";
     let endless = &["ban", "add", "192.0.2.7", "--for", "18446744073709551615s 1ms"][..];
     for words in [&["status"][..], &["stats", "--json"], &["xdp", "show"], endless] {
-        let line = format!("dotd is not running (no {}): {way_out}", socket.display());
+        let line = format!("dotd is not running ({} does not exist): {way_out}", socket.display());
         assert_fails_with(&place.dotd(words), &line);
     }
     fs::create_dir(place.path("run")).unwrap();
     drop(UnixListener::bind(&socket).unwrap());
-    let line = format!("dotd is not running (nobody listens on {}): {way_out}", socket.display());
+    let line = format!("dotd is not running (no process listens on {}): {way_out}", socket.display());
     assert_fails_with(&dotd(&["status", "--socket", socket.to_str().unwrap()]), &line);
 }
 

@@ -1,6 +1,6 @@
-//! The verbs and options of `dotd`, with the help an operator reads instead of a manual page.
+//! The verbs and options of `dotd`, with the help that an operator reads instead of a manual page.
 //!
-//! Before: the shell's words. After: `cli::main` calls the verb. Never: does anything but describe.
+//! Before: the shell's words. After: `cli::main` calls the verb. Never: does more than describe.
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -22,14 +22,14 @@ use crate::config::parse_duration;
 
 /// DNS over TLS in front of your DNS server.
 ///
-/// dotd takes DNS-over-TLS queries (RFC 7858) on port 853, forwards them in batches to a DNS server behind it
-/// and returns the responses. An XDP program in the kernel drops what does not belong on the port before it
-/// costs anything; without the rights for it everything still works, and dotd says so.
+/// dotd accepts DNS-over-TLS queries (RFC 7858) on port 853, forwards them in batches to a DNS server behind it and
+/// returns the responses. An XDP program in the kernel drops packets that do not belong on the port before they cost
+/// anything; without the rights for it dotd still serves, and says so.
 #[derive(Debug, Parser)]
 #[command(name = "dotd", version, max_term_width = 100, arg_required_else_help = true, after_help = EXAMPLES,
     after_long_help = LONG_EXAMPLES)]
 pub(super) struct Arguments {
-    /// Config file (TOML) [default: /etc/dotd/dotd.toml if it is there, else every default]
+    /// Config file (TOML) [default: /etc/dotd/dotd.toml if it exists, else the default of every key]
     #[arg(short, long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     #[command(subcommand)]
@@ -41,58 +41,60 @@ pub(super) struct Arguments {
 pub(super) enum Verb {
     /// Serve DNS over TLS until TERM or INT
     ///
-    /// Prints how XDP is attached, where it listens, the certificate's pin and a `kdig` line that works when
-    /// pasted, then `ready`. HUP reads config and certificates again; when they are wrong, the old ones stay.
+    /// Prints how XDP is attached, the listen addresses, the certificate's pin and a `kdig` line that works when
+    /// pasted, then `ready`. HUP makes dotd read config and certificates again; if they have mistakes, the old ones
+    /// stay.
     #[command(after_help = RUN_EXAMPLES)]
     Run {
-        /// The descriptor on which the program before, in this process, lists what it leaves
+        /// The descriptor of the list that the previous program of this process wrote
         #[arg(long, hide = true, value_name = "DESCRIPTOR")]
         inherit: Option<i32>,
-        /// Look whether this program could take over, and change nothing
+        /// Check whether this program could take over, and change nothing
         #[arg(long, hide = true, requires = "inherit")]
         trial: bool,
     },
-    /// Say what `run` would do, and every mistake in config and certificates
+    /// Report what `run` would do, and every mistake in config and certificates
     ///
-    /// Touches nothing: opens no listener, writes no file, and sends no packet without --connect. One line for each mistake
-    /// with file, line and column; exit status 1 when there is one.
+    /// Opens no listener, writes no file, and sends no packet without --connect. Prints one line for each mistake
+    /// with file, line and column; exit status 1 if there is one.
     #[command(after_help = CHECK_EXAMPLES)]
     Check {
-        /// Ask every backend one question, as `run` would, and say what failed and how to mend it
+        /// Ask every backend one question, as `run` would, and report each failure with its remedy
         ///
-        /// Over its transport, and with its name and pins over TLS; exit status 1 when one gives no answer. Any answer counts,
-        /// also an error.
+        /// Uses the backend's transport, and its name and pins over TLS; exit status 1 if a backend gives no answer.
+        /// Any answer counts, also an error.
         #[arg(long)]
         connect: bool,
-        /// Print what came of each backend as JSON, for programs
+        /// Print the result of each backend as JSON, for programs
         #[arg(long, requires = "connect")]
         json: bool,
     },
-    /// Print what clients and DHCP servers need to find this dotd
+    /// Print the settings with which clients and DHCP servers find this dotd
     ///
-    /// DHCP options (RFC 9463) for Kea, dnsmasq and systemd-networkd, an Apple profile, Android's host name, and lines for
-    /// systemd-resolved, Unbound and Stubby, with the name and the pin of the certificate. Reads the config alone.
+    /// DHCP options (RFC 9463) for Kea, dnsmasq and systemd-networkd, an Apple profile, Android's host name, and
+    /// lines for systemd-resolved, Unbound and Stubby, with the name and the pin of the certificate. Reads only the
+    /// config and the certificates.
     #[command(after_help = DISCOVERY_EXAMPLES)]
     Discovery {
         /// Address that clients ask; may be repeated [default: those of listen.dot]
         #[arg(long = "address", value_name = "ADDRESS")]
         addresses: Vec<IpAddr>,
     },
-    /// Print SPKI pins of certificates, as clients take them (RFC 7858 §4.2)
+    /// Print SPKI pins of certificates in the form for clients (RFC 7858 §4.2)
     ///
-    /// A pin is the Base64 form of SHA-256 over a certificate's public key. It stays the same when the
-    /// certificate is renewed with the same key. Without files: of the certificates that the config names, or
-    /// of the self-signed one.
+    /// A pin is the Base64 form of SHA-256 over a certificate's public key. It stays the same when the certificate is
+    /// renewed with the same key. Without files: the pins of the certificates that the config names, or of the
+    /// self-signed one.
     #[command(after_help = PIN_EXAMPLES)]
     Pin {
         /// PEM files: certificates, or private keys for backup pins
         #[arg(value_name = "CERT")]
         files: Vec<PathBuf>,
     },
-    /// Ask a DNS server over TLS, TCP or UDP, and show everything about it
+    /// Ask a DNS server over TLS, TCP or UDP, and show the details of connection and answers
     ///
     /// A client for diagnosis. Questions and options may be written as for dig and kdig: `+short` is `--short`. All
-    /// questions go out over one connection, and the answers say in which order they came.
+    /// questions are sent over one connection, and the output shows in which order the answers came.
     Query(Box<QueryArguments>),
     /// Show the running dotd: listeners, backends, certificates, XDP
     #[command(after_help = STATUS_EXAMPLES)]
@@ -102,8 +104,8 @@ pub(super) enum Verb {
     },
     /// Show every counter of the running dotd
     ///
-    /// Kernel, workers and control thread in one ledger. "ledger difference" is what came in less what was
-    /// accounted for: all zero when nothing is under way.
+    /// Kernel, workers and control thread in one ledger. "ledger difference" is the number of messages and
+    /// connections that came in, less those with a counted fate: zero when none is in progress.
     #[command(after_help = STATS_EXAMPLES)]
     Stats {
         #[command(flatten)]
@@ -111,19 +113,20 @@ pub(super) enum Verb {
     },
     /// Watch the running dotd: rates, latencies, drops, top clients, backends
     ///
-    /// While somebody watches, workers count which clients do most; they stop fifteen seconds after the last look.
+    /// While an operator watches, workers count the clients with the most activity; they stop fifteen seconds after
+    /// the last request.
     #[command(after_help = TOP_EXAMPLES)]
     Top(TopArguments),
-    /// Follow what happens to a client: accept, handshake, queries, responses, refusals, end
+    /// Follow the events of a client: accept, handshake, queries, responses, refusals, end
     ///
-    /// Events of a client's whole prefix, or of one session as `dotd explain` names it. A reader that is too slow loses events,
-    /// which are counted; dotd waits for nobody.
+    /// Shows events of a client's whole prefix, or of one session as `dotd explain` names it. A reader that is too
+    /// slow loses events, which are counted; dotd never waits for a reader.
     #[command(after_help = TRACE_EXAMPLES)]
     Trace(TraceArguments),
-    /// Show what the running dotd knows of a client, and which keys would change it
+    /// Show the state of a client in the running dotd, and the keys that would change it
     ///
-    /// Lists, ban, handshake budget, rates (of the kernel half too), connections, sessions, and what was refused to it
-    /// lately.
+    /// Lists, ban, handshake budget, rates (of the kernel half too), connections, sessions, and the client's last
+    /// refusals.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain {
         /// An address, or a prefix
@@ -132,42 +135,43 @@ pub(super) enum Verb {
         #[command(flatten)]
         control: ControlArguments,
     },
-    /// Print the address of the running dotd's page, with the token by which its reader may act
+    /// Print the URL of the running dotd's page, with the token that permits actions
     ///
-    /// The page is on `control.http`. Whoever has the token may read it, drain dotd, ban clients and lift bans; each start of dotd has
-    /// another token.
+    /// The page is on `control.http`. With the token a browser may read the page, drain dotd, ban clients and lift
+    /// bans; each start of dotd makes a new token.
     #[command(after_help = PAGE_EXAMPLES)]
     Page {
         #[command(flatten)]
         control: ControlArguments,
     },
-    /// Have the running dotd read its config and certificates again
+    /// Make the running dotd read its config and certificates again
     ///
-    /// Says what is in effect now, and which keys wait for a restart. When the new config, or a certificate that it names,
-    /// cannot be used, the old one stays, the reason is printed, and the exit status is 1.
+    /// Prints what is in effect now, and which keys wait for a restart. If the new config, or a certificate that it
+    /// names, cannot be used, the old one stays, the reason is printed, and the exit status is 1.
     #[command(after_help = RELOAD_EXAMPLES)]
     Reload {
         #[command(flatten)]
         control: ControlArguments,
     },
-    /// Have another dotd take the running one's place, while clients stay served
+    /// Replace the program of the running dotd, and keep its clients connected
     ///
-    /// The program that is installed, or `--binary`, is tried first: it looks at config and certificates, and loads its XDP
-    /// programs. Then it takes the listening sockets, XDP, bans, counters of packets and ticket keys over; once it serves, the
-    /// old one answers what it was asked, ends its sessions and leaves. No connection is refused. Where the new one cannot
-    /// serve, the old one serves on, the reason is printed, and the exit status is 1. The config file is read again.
+    /// dotd first tries the installed program, or `--binary`: the trial checks config and certificates, and loads the
+    /// XDP programs. The new program then takes over the listening sockets, XDP, bans, counters of packets and ticket
+    /// keys. Once it serves, the old one answers the queries that it has, hands its sessions over or ends them, and
+    /// exits. No connection is refused. If the new program cannot serve, the old one continues to serve, the reason
+    /// is printed, and the exit status is 1. The config file is read again.
     #[command(after_help = UPGRADE_EXAMPLES)]
     Upgrade(UpgradeArguments),
-    /// TLS with backends: since when, by which key, how it fails, and whether somebody strips it
+    /// History of TLS with backends: since when, with which key, how it fails, and whether an attacker may strip it
     Upstream {
         #[command(subcommand)]
         verb: UpstreamVerb,
     },
     /// Ban clients for a while, and lift bans
     ///
-    /// XDP drops a banned client's packets to our ports before they cost anything; clients in `xdp.allow` are let in
-    /// all the same. Bans live in the kernel: they survive a reload and a crash; an orderly stop ends them. For a
-    /// permanent ban use `xdp.deny`.
+    /// XDP drops a banned client's packets to the ports of dotd before they cost anything; clients in `xdp.allow`
+    /// still pass. Bans are kept in the kernel: they survive a reload and a crash, and an orderly stop ends them. For
+    /// a permanent ban use `xdp.deny`.
     Ban {
         #[command(subcommand)]
         verb: BanVerb,
@@ -177,7 +181,7 @@ pub(super) enum Verb {
         #[command(subcommand)]
         verb: CacheVerb,
     },
-    /// The policy zones of the running dotd: which names and addresses are answered otherwise
+    /// The policy zones of the running dotd: rules that change the answers for names and addresses
     #[command(after_help = POLICY_EXAMPLES, args_conflicts_with_subcommands = true)]
     Policy {
         #[command(subcommand)]
@@ -200,24 +204,24 @@ pub(super) enum Verb {
         #[command(subcommand)]
         verb: XdpVerb,
     },
-    /// Turn the config of stunnel, HAProxy or nginx into a dotd.toml
+    /// Convert the config of stunnel, HAProxy or nginx to a dotd.toml
     ///
-    /// Prints TOML that `dotd check` accepts, with the place in the old file behind each value. A line of the old file
-    /// that has no counterpart becomes a comment that says why. Nothing is written or changed.
+    /// Prints TOML that `dotd check` accepts, and names the line of the old file beside each value. A line of the old
+    /// file without a counterpart becomes a comment that gives the reason. Nothing is written or changed.
     #[command(after_help = IMPORT_EXAMPLES)]
     Import {
         /// Program that the files belong to
         program: Program,
-        /// Its config files; those that they include are named here too
+        /// Its config files; name the files that they include here too
         #[arg(value_name = "FILE", required = true)]
         files: Vec<PathBuf>,
     },
     #[command(flatten)]
     Switch(SwitchVerb),
-    /// Print a manual page, where no package installed it
+    /// Print a manual page, for machines on which no package installed it
     #[command(after_help = MAN_EXAMPLES)]
     Man {
-        /// The verb, such as `query` or `ban add`; without one the page of dotd itself
+        /// The verb, such as `query` or `ban add`; without one, the page of dotd itself
         #[arg(value_name = "VERB")]
         verbs: Vec<String>,
         /// Write every page into this folder instead
@@ -232,7 +236,7 @@ pub(super) enum Verb {
     },
 }
 
-/// What to do with bans.
+/// The verbs for bans.
 #[derive(Debug, Subcommand)]
 pub(super) enum BanVerb {
     /// Show every ban with its hits and the time left
@@ -243,17 +247,17 @@ pub(super) enum BanVerb {
     },
     /// Ban a client, or change its ban
     ///
-    /// XDP drops every packet of the client, and its open sessions end at once. Holds also where `xdp.limit.mode` is
-    /// "count".
+    /// XDP drops every packet of the client, and its open sessions end at once. This works also if `xdp.limit.mode`
+    /// is "count".
     #[command(after_help = BAN_ADD_EXAMPLES)]
     Add {
         /// An address, whose client prefix is banned, or exactly such a prefix
         #[arg(value_name = "CLIENT")]
         client: String,
-        /// How long, up to 7d [default: xdp.limit.ban_seconds, or 1min where that is 0]
+        /// Duration of the ban, up to 7d [default: xdp.limit.ban_seconds, or 1min if that is 0]
         #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
         length: Option<Duration>,
-        /// Why, for the list of bans
+        /// The reason, for the list of bans
         #[arg(long, value_name = "TEXT", default_value = "")]
         reason: String,
         #[command(flatten)]
@@ -262,7 +266,7 @@ pub(super) enum BanVerb {
     /// Lift a ban, whether dotd or an operator made it
     #[command(after_help = BAN_DEL_EXAMPLES)]
     Del {
-        /// As in `dotd ban list`
+        /// The client, as `dotd ban list` shows it
         #[arg(value_name = "CLIENT")]
         client: String,
         #[command(flatten)]
@@ -270,22 +274,22 @@ pub(super) enum BanVerb {
     },
 }
 
-/// What to do with the caches.
+/// The verbs for the caches.
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheVerb {
-    /// Forget cached answers: of a name, of all names below it, of a type, or all
+    /// Remove cached answers: for a name, for all names below it, of a type, or all
     ///
-    /// Queries that are at a backend go on, and their answers are cached. `dotd stats` shows how many answers are
+    /// Queries that are at a backend continue, and their answers are cached. `dotd stats` shows how many answers are
     /// cached.
     #[command(after_help = CACHE_FLUSH_EXAMPLES)]
     Flush {
-        /// Forget the answers for this name; without it, for every name
+        /// Remove the answers for this name; without it, those for every name
         #[arg(value_name = "NAME")]
         name: Option<String>,
-        /// Also those for every name below it
+        /// Remove also the answers for every name below it
         #[arg(long, requires = "name")]
         suffix: bool,
-        /// Only answers of this type, such as AAAA or TYPE65
+        /// Remove only answers of this type, such as AAAA or TYPE65
         #[arg(long = "type", value_name = "TYPE")]
         qtype: Option<String>,
         #[command(flatten)]
@@ -293,23 +297,23 @@ pub(super) enum CacheVerb {
     },
 }
 
-/// What to do with the kernel half.
+/// The verbs for the kernel half.
 #[derive(Debug, Subcommand)]
 pub(super) enum XdpVerb {
-    /// Show interfaces, steering and programs; what is degraded, and why
+    /// Show interfaces, steering and programs, and the reason for anything that is degraded
     #[command(after_help = XDP_EXAMPLES)]
     Show {
         #[command(flatten)]
         control: ControlArguments,
     },
-    /// Take the kernel half off every interface
+    /// Detach the kernel half from every interface
     ///
-    /// Removes what a dotd that crashed left attached and pinned in this network namespace, of any version; needs root.
-    /// It is refused while a dotd runs here, because that one would attach again. With --force the running dotd
-    /// detaches, and serves on without XDP until it is restarted.
+    /// Removes the programs and maps that a crashed dotd of any version left attached and pinned in this network
+    /// namespace; needs root. It is refused while a dotd runs here, because that dotd would attach again. With
+    /// --force the running dotd detaches, and continues to serve without XDP until it is restarted.
     #[command(after_help = DETACH_EXAMPLES)]
     Detach {
-        /// Take XDP from a running dotd
+        /// Detach also while a dotd is running
         #[arg(long)]
         force: bool,
         #[command(flatten)]
@@ -317,7 +321,7 @@ pub(super) enum XdpVerb {
     },
 }
 
-/// How to reach a running dotd and how to print its answer.
+/// How to reach the running dotd and how to print its answer.
 #[derive(Debug, Args)]
 pub(super) struct ControlArguments {
     /// Control socket of the running dotd [default: control.sock in the config's run_dir]

@@ -1,7 +1,7 @@
-//! Asks the running dotd over its control socket: one request, one JSON answer.
+//! Sends a request to the running dotd over its control socket: one request, one JSON answer.
 //!
 //! Before: a verb knows the path. After: it prints the answer.
-//! Never: waits longer than [`ANSWER_TIMEOUT`], or takes an answer that is not from a dotd.
+//! Never: waits longer than [`ANSWER_TIMEOUT`], or accepts an answer that is not from a dotd.
 
 use std::{io, path::Path, time::Duration};
 
@@ -18,7 +18,7 @@ use tokio::{net::UnixStream, task::JoinSet};
 
 use super::error::CliError;
 
-/// The answer to `GET path`, as it came and as what it means.
+/// The answer to `GET path`, as text and decoded.
 pub(super) fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<(String, T), CliError> {
     send(socket, Method::GET, path, None)
 }
@@ -52,8 +52,8 @@ fn send<T: DeserializeOwned>(
     Ok((body, meaning))
 }
 
-/// Sends a request and hands each line of the answer to `each` as it comes, until that has enough, the time is over, or the
-/// answer ends.
+/// Sends a request and passes each line of the answer to `each` as it comes, until `each` returns that it has enough,
+/// the time has passed, or the answer ends.
 pub(super) fn follow(
     socket: &Path,
     path: &str,
@@ -97,7 +97,7 @@ async fn fetch(socket: &Path, method: Method, path: &str, body: Option<String>) 
     text_of(socket, body).await
 }
 
-/// Sends a request; the answer's body, and what drives its connection, which ends with it.
+/// Sends a request. Returns the answer's body, and the future that drives the connection and ends with it.
 async fn begin(
     socket: &Path,
     method: Method,
@@ -133,7 +133,7 @@ async fn text_of(socket: &Path, body: Incoming) -> Result<String, CliError> {
     String::from_utf8(body.into()).map_err(|error| no_answer(socket, error.to_string()))
 }
 
-/// Why dotd refused the request.
+/// The reason why dotd refused the request.
 #[derive(Deserialize)]
 struct Refusal {
     error: String,

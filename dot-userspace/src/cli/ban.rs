@@ -1,7 +1,7 @@
 //! `dotd ban list|add|del`.
 //!
 //! Before: the words of an operator. After: the running dotd has changed its bans, and a line or table shows them.
-//! Never: judges a client or a length: the running dotd knows its config.
+//! Never: checks a client or a duration: the running dotd knows its config.
 
 use std::{fmt::Write as _, path::Path};
 
@@ -46,7 +46,7 @@ fn about(row: &BanRow, done: &str) -> String {
     format!("{} {done} for {}, {} hits", row.prefix, time_left(row), row.hits)
 }
 
-/// The sessions that ended with a ban.
+/// The number of sessions that ended with a ban.
 pub(super) fn ended(banned: &Banned) -> String {
     let mut text = match banned.sessions_ended {
         1 => "1 session ended".to_owned(),
@@ -59,7 +59,7 @@ pub(super) fn ended(banned: &Banned) -> String {
     text
 }
 
-/// One line a ban.
+/// One line for each ban.
 #[expect(clippy::ptr_arg, reason = "show_answer gives what it deserialized")]
 fn table(rows: &Vec<BanRow>) -> String {
     if rows.is_empty() {
@@ -90,7 +90,8 @@ fn time_left(row: &BanRow) -> String {
 mod tests {
     use super::*;
 
-    /// Goal: the number of sessions that ended is a sentence, and a worker that did not answer is not hidden.
+    /// Goal: the number of sessions that ended is a sentence, and workers that did not answer are mentioned. Covers:
+    ///
     #[test]
     fn ended_sessions_are_told() {
         let said = |sessions_ended, workers_silent| {

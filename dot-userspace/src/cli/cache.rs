@@ -1,7 +1,8 @@
 //! `dotd cache flush`.
 //!
-//! Before: the words of an operator. After: every worker of the running dotd has the command, and one line says so.
-//! Never: judges a name: the running dotd does.
+//! Before: the words of an operator. After: every worker of the running dotd has the command, and one line confirms
+//! it.
+//! Never: checks a name: the running dotd does.
 
 use std::path::Path;
 
@@ -21,13 +22,13 @@ pub(super) fn run(verb: CacheVerb, config: Option<&Path>) -> Result<(), CliError
         return print(&format!("{body}\n"));
     }
     let workers = show::of(done.workers, "worker");
-    print(&format!("the answers for {} are forgotten by {workers}\n", what(&done.asked)))
+    print(&format!("{workers} removed the answers for {}\n", what(&done.asked)))
 }
 
 /// "www.example.net and all below it, type AAAA".
 fn what(asked: &FlushRequest) -> String {
     let name = asked.name.as_deref().unwrap_or("every name");
     let below = if asked.suffix { " and all below it" } else { "" };
-    let qtype = asked.qtype.as_ref().map(|qtype| format!(", type {qtype},")).unwrap_or_default();
+    let qtype = asked.qtype.as_ref().map(|qtype| format!(", type {qtype}")).unwrap_or_default();
     format!("{name}{below}{qtype}")
 }

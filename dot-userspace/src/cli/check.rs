@@ -1,4 +1,4 @@
-//! `dotd check`: what `dotd run` would do with this config on this machine, and everything that would prevent its
+//! `dotd check`: what `dotd run` would do with this config on this machine, and every mistake that would prevent its
 //! start.
 //!
 //! Before: a config file. After: a report that ends with `ok`, or a line for each mistake.
@@ -45,7 +45,7 @@ pub(super) fn run(path: Option<&Path>, connects: bool, is_json: bool) -> Result<
     match failed {
         0 => Ok(()),
         _ => Err(CliError::Check(vec![format!(
-            "{failed} of {} give no answer",
+            "{failed} of {} gave no answer",
             show::of(tried.len(), "backend")
         )])),
     }
@@ -98,7 +98,7 @@ impl Report<'_> {
         self.text.push('\n');
     }
 
-    /// Notes a certificate that prevents no start, and that clients cannot rely on.
+    /// Notes a certificate that prevents no start, but on which clients cannot rely.
     fn unusable(&mut self, key: &str, message: &str) {
         self.unusable += 1;
         let line = format!("warning: {}{message}", self.placed.place(key));
@@ -112,15 +112,16 @@ impl Report<'_> {
 
     fn source(&mut self, path: Option<&Path>) {
         let used = path.or_else(|| Some(Path::new(config::DEFAULT_PATH)).filter(|path| path.exists()));
-        let name = used.map_or("none: every default".to_owned(), |path| path.display().to_string());
+        let name =
+            used.map_or("none: the default of every key".to_owned(), |path| path.display().to_string());
         self.line(&format!("config: {name}"));
         if self.placed.is_empty_file() {
             self.line(&format!("warning: {}", self.placed.empty_warning()));
         }
     }
 
-    /// A user that does not exist prevents a start. If the present user cannot become another one, that is no mistake
-    /// of the config.
+    /// A user that does not exist prevents a start. The config is not wrong if the present user lacks the right to
+    /// become another one.
     fn user(&mut self, name: &str, rights: Rights) {
         match privileges::user(name) {
             Ok(_) => {}
@@ -147,7 +148,7 @@ impl Report<'_> {
         };
         let http = config.control.http.map(|at| ("control.http".to_owned(), String::new(), at));
         for (key, index, address) in dns.into_iter().flat_map(each).chain(http) {
-            // Another port of the same address, over UDP: no client can use it.
+            // Binds UDP on another port of the same address, which no client uses.
             let mut any_port = address;
             any_port.set_port(0);
             if let Err(error) = UdpSocket::bind(any_port) {
@@ -190,7 +191,7 @@ impl Report<'_> {
     fn certificates(&mut self, config: &Config) {
         let (state_dir, is_strict, now) = (&config.server.state_dir, config.tls.strict, SystemTime::now());
         let all = certificate::preview_all(&config.tls, state_dir);
-        // With one that can be served, `run` starts.
+        // `run` starts if one certificate can be served.
         let may_serve = !is_strict && all.iter().any(Result::is_ok);
         for (index, identity) in all.into_iter().enumerate() {
             let key = format!("tls.certificates.{index}");
@@ -259,7 +260,7 @@ impl Report<'_> {
         }
     }
 
-    /// The servers of a zone that is transferred: keys and authorities are read, nothing is sent.
+    /// The primary servers of a transferred zone: reads keys and authorities, and sends nothing.
     fn primaries(&mut self, index: usize, zone: &PolicyZone) {
         for (number, primary) in zone.primary.iter().enumerate() {
             let at = |key: &str| format!("policy.zone.{index}.primary.{number}.{key}");
@@ -303,7 +304,7 @@ impl Report<'_> {
             let message = format!("xdp: the config demands it and this user lacks {lacking}: {way_out}");
             self.mistake(key, &message);
         } else if !lacking.is_empty() {
-            self.line(&format!("xdp: off for this user, who lacks {lacking}: run dotd as root"));
+            self.line(&format!("xdp: off, because this user lacks {lacking}: run dotd as root"));
         } else {
             let interfaces = match config.interfaces.as_slice() {
                 [] => "every interface through which a listen address can be reached".to_owned(),
@@ -311,7 +312,7 @@ impl Report<'_> {
             };
             self.line(&format!("xdp: {order}, on {interfaces}"));
             if !has_own_port {
-                let advice = "where clients' 853 is redirected to it (nftables, iptables), XDP sees 853 and judges nothing";
+                let advice = "if nftables or iptables redirects port 853 to it, XDP sees port 853 and checks no packet";
                 self.line(&format!("warning: listen.dot has no port 853: {advice}"));
             }
             if let Some(when) = cookies_when(config) {
@@ -331,7 +332,7 @@ fn cookies_when(xdp: &config::Xdp) -> Option<String> {
     }
 }
 
-/// Listen addresses where neither the limits nor the bans of XDP hold.
+/// Listen addresses on which the limits and bans of XDP have no effect.
 fn unseen_by_xdp(config: &Config) -> Vec<String> {
     let is_unseen = |address: &&SocketAddr| config.xdp.mode != XdpMode::Off && address.port() != 53;
     let advice = "XDP looks at DNS in cleartext on port 53 only, so neither xdp.limit nor bans hold there (xdp.deny and [access] do); \
@@ -345,7 +346,7 @@ fn unseen_by_xdp(config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// Whether the kernel has a route: `connect` on UDP asks its table and sends nothing.
+/// Whether the kernel has a route: `connect` on UDP looks it up and sends nothing.
 fn has_route(address: SocketAddr) -> bool {
     let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     UdpSocket::bind(any).is_ok_and(|socket| socket.connect(address).is_ok())
@@ -355,8 +356,8 @@ fn has_route(address: SocketAddr) -> bool {
 mod tests {
     use super::*;
 
-    /// Goal: an operator who relies on XDP's limits and bans hears where they do not hold. Method: addresses with port 53 and
-    /// another, XDP on and off. Covers: A-355.
+    /// Goal: an operator who relies on XDP's limits and bans learns where they have no effect. Method: addresses with
+    /// port 53 and another, XDP on and off. Covers: A-355.
     #[test]
     fn ports_that_xdp_does_not_see_are_named() {
         let warnings = |mode: &str| {

@@ -1,10 +1,10 @@
-//! `dotd check --connect`: asks every backend one question as `run` would, and says what failed and how to mend it.
+//! `dotd check --connect`: asks every backend one question as `run` would, and reports each failure with its remedy.
 //!
 //! Before: `check` found no mistake in the config. After: a line or a JSON object for each backend.
-//! Holds: the advice for each kind of failure. A TLS backend has two handshakes: one as `run` makes it, which decides, and one
-//! for diagnosis, which also shows a certificate that is refused.
-//! Never: sends a client's query; judges an rcode, because `run` does not; lets through an octet of a server's that a terminal
-//! would obey.
+//! Holds: the remedy for each kind of failure. A TLS backend gets two handshakes: one as `run` makes it, which
+//! decides, and one for diagnosis, which also shows a certificate that was refused.
+//! Never: sends a client's query; judges an rcode, because `run` does not; prints a control character from a server
+//! to the terminal.
 
 use std::{
     io,
@@ -26,37 +26,37 @@ use crate::{
 
 /// Backends that are asked at the same time.
 const AT_ONCE: usize = 16;
-/// A certificate that ends sooner is called out.
+/// A certificate that expires sooner gets a warning.
 const ENDS_SOON: Duration = Duration::from_secs(7 * 86_400);
 
-/// What came of one backend.
+/// The result for one backend.
 #[derive(Debug, Serialize)]
 pub(super) struct Tried {
     name: String,
     address: String,
     transport: &'static str,
-    /// "answered", "failed", or "embedded": dotd carries that one.
+    /// "answered", "failed", or "embedded" for the server inside dotd.
     outcome: &'static str,
     milliseconds: u64,
-    /// Of the answer.
+    /// The rcode of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     rcode: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<Secured>,
-    /// The kind of a failure of TLS.
+    /// The kind of a TLS failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     fault: Option<&'static str>,
-    /// What failed.
+    /// The failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// What to do about it.
+    /// The remedy.
     #[serde(skip_serializing_if = "Option::is_none")]
     mend: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
 }
 
-/// What a TLS backend showed.
+/// The TLS parameters and certificate of a backend.
 #[derive(Debug, Serialize)]
 struct Secured {
     version: &'static str,
@@ -76,7 +76,7 @@ impl Tried {
         let Self { name, address, transport, milliseconds, .. } = self;
         let name = if name == address { String::new() } else { format!("{name}: ") };
         let mut text = match (self.outcome, &self.reason) {
-            ("embedded", _) => "connect: embedded: dotd carries it\n".to_owned(),
+            ("embedded", _) => "connect: embedded: part of dotd\n".to_owned(),
             (_, Some(reason)) => {
                 let mend = self.mend.as_deref().unwrap_or_default();
                 format!("connect: {name}{address} ({transport}): FAILED: {reason}\n  mend: {mend}\n")
@@ -98,10 +98,10 @@ impl Tried {
     }
 }
 
-/// Tries every backend, some at the same time, in the order of the config.
+/// Tries every backend, some at the same time. The results are in the order of the config.
 ///
 /// # Errors
-/// A line: what secures a backend cannot be had.
+/// A line: a file that a backend's TLS needs cannot be used.
 pub(super) fn all(config: &Config) -> Result<Vec<Tried>, String> {
     let backends = trial::backends(config).map_err(|error| in_a_line(&error))?;
     let has_address = |backend: &&Backend| matches!(backend.address, BackendAddress::Socket(_));
@@ -173,13 +173,13 @@ fn try_one(configured: &Backend, backend: &BackendConfig) -> Tried {
     tried
 }
 
-/// One question, as `run` asks it.
+/// Asks one question, as `run` does.
 fn ask(backend: &BackendConfig) -> Result<u8, Missed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Missed::Unanswered)?.block_on(probe(backend))
 }
 
-/// A handshake that shows what the server presents, whatever is wrong with it.
+/// A handshake for diagnosis: it shows the server's certificate even if that is refused.
 fn inquire(configured: &Backend, backend: &BackendConfig) -> Option<Shown> {
     let wanted = Wanted {
         address: backend.address.ip(),
@@ -209,7 +209,7 @@ fn secured(shown: &Shown) -> Option<Secured> {
     })
 }
 
-/// What is doubtful about a backend that answers.
+/// Warnings about a backend that answers.
 fn warnings(backend: &BackendConfig, shown: Option<&Shown>) -> Vec<String> {
     let mut warnings = Vec::new();
     if backend.transport == Transport::Udp {
@@ -229,7 +229,7 @@ fn warnings(backend: &BackendConfig, shown: Option<&Shown>) -> Vec<String> {
     warnings
 }
 
-/// How to mend what is not TLS's fault.
+/// The remedy for a failure outside TLS.
 fn mend(backend: &BackendConfig, missed: &Missed) -> String {
     let (address, port) = (backend.address.ip(), backend.address.port());
     let protocol = if backend.transport == Transport::Udp { "UDP" } else { "TCP" };
@@ -239,7 +239,7 @@ fn mend(backend: &BackendConfig, missed: &Missed) -> String {
         | Missed::Unanswered(error) => error,
         Missed::Unmatched(_) => {
             return format!(
-                "what answers at {protocol} port {port} is no DNS server for this question; correct `address`{header}"
+                "the server at {protocol} port {port} sent no DNS answer to this question: correct `address`{header}"
             );
         }
     };
@@ -250,7 +250,9 @@ fn mend(backend: &BackendConfig, missed: &Missed) -> String {
             )
         }
         (io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable, _) => {
-            format!("there is no way to {address}: correct `address`, or see `ip route get {address}`")
+            format!(
+                "this machine has no route to {address}: correct `address`, or see `ip route get {address}`"
+            )
         }
         (io::ErrorKind::TimedOut, Missed::NotOpened(_)) => {
             format!(
@@ -262,15 +264,13 @@ fn mend(backend: &BackendConfig, missed: &Missed) -> String {
              {port}, or raise `timeout`{header}"
         ),
         (io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset, _) => format!(
-            "the server closes the connection at a question: let its access list permit this machine{header}"
+            "the server closes the connection after a question: permit this machine in its access list{header}"
         ),
-        _ => format!(
-            "see what the kernel says of {address}: `ip route get {address}`, and the server's own log"
-        ),
+        _ => format!("see `ip route get {address}`, and the server's log"),
     }
 }
 
-/// How to mend what TLS refused.
+/// The remedy for a failure of TLS.
 fn mend_tls(configured: &Backend, address: SocketAddr, fault: TlsFault, shown: Option<&Shown>) -> String {
     let leaf = shown.and_then(|shown| shown.chain.first());
     let port = address.port();
@@ -278,7 +278,7 @@ fn mend_tls(configured: &Backend, address: SocketAddr, fault: TlsFault, shown: O
         TlsFault::Name => {
             let names = leaf.map(|leaf| leaf.names.iter().map(|name| safe(name)).collect::<Vec<_>>());
             let names = names.filter(|names| !names.is_empty()).map(|names| names.join(", "));
-            let names = names.unwrap_or_else(|| "no name at all".to_owned());
+            let names = names.unwrap_or_else(|| "no name".to_owned());
             let wanted = &configured.server_name;
             format!(
                 "its certificate is for {names}: set `server_name` to its name, or give the server a certificate for {wanted}"
@@ -286,31 +286,31 @@ fn mend_tls(configured: &Backend, address: SocketAddr, fault: TlsFault, shown: O
         }
         TlsFault::Pin => {
             let pin = leaf.map_or("another one", |leaf| leaf.pin.as_str());
-            format!("the pin of its key is {pin}: ask who runs the server; if that is its new key, set `spki_pins` to it")
+            format!("the pin of its key is {pin}: ask the operator of the server; if this is its new key, set `spki_pins` to that pin")
         }
         TlsFault::Expired => {
             let ends = leaf.map_or_else(String::new, |leaf| format!(" ({})", show::ends(leaf.ends_in_seconds)));
-            format!("renew the server's certificate{ends}, and see that the clocks of both machines are right")
+            format!("renew the server's certificate{ends}, and check the clocks of both machines")
         }
         TlsFault::Authority => {
             let issuer = leaf.map_or_else(|| "unknown".to_owned(), |leaf| safe(&leaf.issuer));
             let ca = match configured.ca.as_os_str().is_empty() {
-                true => "this system has".to_owned(),
-                false => format!("{} holds", configured.ca.display()),
+                true => "this system trusts".to_owned(),
+                false => format!("{} contains", configured.ca.display()),
             };
             format!(
                 "no authority that {ca} has signed its certificate; its issuer is {issuer}: name that authority's PEM file in `ca`"
             )
         }
         TlsFault::NotTls | TlsFault::Silent => format!(
-            "port {port} does not speak TLS: servers do on port 853; or something on the way strips TLS"
+            "port {port} does not speak TLS: use the server's TLS port, which is usually 853; otherwise a device on the path strips TLS"
         ),
         TlsFault::Closed => {
-            "the server, or something on the way, ends the handshake: see the server's log; without a line there it was on the way"
+            "the server or a device on the path ends the handshake: see the server's log; if it has no line about this, a device on the path did it"
                 .to_owned()
         }
         TlsFault::Alert => {
-            "the server refuses the handshake: see its log; it may want a certificate of its clients, or know no such `server_name`"
+            "the server refuses the handshake: see its log; it may require a client certificate, or may not know this `server_name`"
                 .to_owned()
         }
         TlsFault::Incompatible => {
@@ -320,7 +320,7 @@ fn mend_tls(configured: &Backend, address: SocketAddr, fault: TlsFault, shown: O
     }
 }
 
-/// Words of a server's, without what a terminal obeys.
+/// Text from a server, without control characters.
 fn safe(text: &str) -> String {
     text.escape_default().to_string().replace("\\\"", "\"").replace("\\'", "'")
 }

@@ -1,7 +1,7 @@
 //! `dotd xdp detach`: removes the kernel half of a dotd that has ended or, by force, of a running one.
 //!
-//! Before: an operator's word. After: one line, or the running dotd's report, says how it stands.
-//! Never: detaches anything of a running dotd without asking it: it would attach again.
+//! Before: an operator's command. After: one line, or the running dotd's report, shows the result.
+//! Never: detaches a running dotd without asking it, because it would attach again.
 
 use std::path::Path;
 

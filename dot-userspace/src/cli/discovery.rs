@@ -1,6 +1,7 @@
-//! `dotd discovery`: what other programs need so that clients find this dotd: DHCP options, profiles, and lines of their configs.
+//! `dotd discovery`: settings with which clients find this dotd: DHCP options, profiles, and lines for the configs of
+//! other programs.
 //!
-//! Before: a config and its certificates. After: text to be pasted, for each program.
+//! Before: a config and its certificates. After: text to paste, for each program.
 //! Never: asks the running dotd, opens a listener or changes a file; names an address that no client can reach.
 //!
 //! Source: RFC 9463 §4.1, §5.1 and §6.1 (options), RFC 9462, RFC 8310 (profiles), RFC 7858 §4.2 (pins).
@@ -18,7 +19,7 @@ use crate::{
     tls::{Certified, certificate},
 };
 
-/// What clients have to know.
+/// The facts that clients need.
 struct Known {
     name: String,
     pin: String,
@@ -29,7 +30,7 @@ struct Known {
     covers: bool,
 }
 
-/// The text; `addresses` in the place of those that the config names.
+/// The text; `addresses` replace those that the config names.
 pub(super) fn discovery(addresses: &[IpAddr], path: Option<&Path>) -> Result<String, CliError> {
     let placed = config::load_placed(path)?;
     let known = known(&placed.config, addresses).map_err(CliError::Refused)?;
@@ -53,7 +54,7 @@ fn known(config: &Config, addresses: &[IpAddr]) -> Result<Known, String> {
         "no certificate with a name: clients find a resolver by the name of its certificate; name one in tls.certificates",
     )?;
     let listener =
-        config.listen.dot.first().ok_or("listen.dot is empty: there is no DNS over TLS to be found")?;
+        config.listen.dot.first().ok_or("listen.dot is empty: this dotd serves no DNS over TLS")?;
     let port = listener.port();
     let own: Vec<IpAddr> = match addresses {
         [] => config.listen.dot.iter().filter(|at| at.port() == port).filter_map(reachable).collect(),
@@ -61,19 +62,22 @@ fn known(config: &Config, addresses: &[IpAddr]) -> Result<Known, String> {
     };
     let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = own.iter().partition(|address| address.is_ipv4());
     if own.is_empty() {
-        return Err("no address that clients could reach: name them with --address".to_owned());
+        return Err(
+            "no listen address is reachable by clients: name their addresses with --address".to_owned()
+        );
     }
     let covers = own.iter().all(|address| certified.addresses.contains(address));
     Ok(Known { name: name.to_owned(), pin: certified.pin.clone(), v4, v6, port, covers })
 }
 
-/// The address of a listener; for a wildcard, the one from which this machine leaves.
+/// The address of a listener; for a wildcard, the source address that this machine uses.
 fn reachable(listener: &SocketAddr) -> Option<IpAddr> {
     let address = listener.ip();
     if !address.is_unspecified() {
         return Some(address).filter(|address| !address.is_loopback());
     }
-    // `connect` on UDP asks the routes and sends nothing. Addresses for documentation, which are everywhere behind the default.
+    // `connect` on UDP looks up the route and sends nothing. The addresses are for documentation, and only the
+    // default route leads to them.
     let (any, far) =
         if address.is_ipv4() { ("0.0.0.0:0", "192.0.2.1:853") } else { ("[::]:0", "[2001:db8::1]:853") };
     let socket = UdpSocket::bind(any).ok()?;
@@ -88,21 +92,21 @@ fn summary(text: &mut String, config: &Config, known: &Known) {
     let ddr = match (config.discovery.ddr, known.covers) {
         (false, _) => "off: discovery.ddr is false",
         (true, true) => {
-            "on: clients that ask one of these addresses in clear find DNS over TLS by themselves (RFC 9462)"
+            "on: clients that ask one of these addresses in clear discover DNS over TLS (RFC 9462)"
         }
         (true, false) => {
-            "only where the certificate covers an address, and it covers not all of these: put them into its subjectAltName"
+            "partly: the certificate does not cover all of these addresses; add them to its subjectAltName"
         }
     };
     let _ = writeln!(text, "# discovery by DNS: {ddr}");
     if config.listen.do53.is_empty() {
         text.push_str(
-            "# listen.do53 is empty: clients that ask in clear ask another server, which has to describe this one\n",
+            "# listen.do53 is empty: clients that ask in clear use another server, which must publish the records of this one\n",
         );
     }
 }
 
-/// DHCPv4 (162), DHCPv6 (144) and router advertisements (144), as octets: every server takes those.
+/// DHCPv4 (162), DHCPv6 (144) and router advertisements (144), as octets: every server accepts those.
 fn options(text: &mut String, known: &Known) {
     let Ok(name) = dns::wire_name(&known.name) else { return };
     let parameters = dns::parameters(known.port, &[]);
@@ -152,7 +156,7 @@ fn instance(name: &[u8], addresses: &[IpAddr], parameters: &[u8], is_v4: bool) -
     [&[0, 1][..], &length(name.len()), name, &length(octets.len()), &octets, parameters].concat()
 }
 
-/// Lines for clients that are told by hand.
+/// Lines for clients that are configured by hand.
 fn clients(text: &mut String, known: &Known) {
     let Known { name, pin, port, .. } = known;
     let _ = writeln!(
@@ -160,7 +164,7 @@ fn clients(text: &mut String, known: &Known) {
         "\n# Android 9 and newer: Settings, Network, Private DNS, \"provider hostname\"\n{name}"
     );
     if *port != 853 {
-        let _ = writeln!(text, "# (Android asks port 853 alone; this is {port})");
+        let _ = writeln!(text, "# (Android uses port 853 only; this dotd has port {port})");
     }
     text.push_str("\n# systemd-resolved: /etc/systemd/resolved.conf\n[Resolve]\nDNSOverTLS=yes\n");
     let at = |address: &IpAddr, sign: &str| match address {
@@ -188,7 +192,7 @@ fn profile(text: &mut String, known: &Known) {
     let Known { name, .. } = known;
     let addresses: String =
         known.v4.iter().chain(&known.v6).map(|address| format!("<string>{address}</string>")).collect();
-    // The same name has the same identifiers, so that a profile replaces the one before.
+    // The same name gives the same identifiers, so that a profile replaces the previous one.
     let digest = |of: &str| {
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         of.bytes().for_each(|octet| hash = (hash ^ u64::from(octet)).wrapping_mul(0x100_0000_01b3));
@@ -230,7 +234,7 @@ fn hex(octets: &[u8], between: &str) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect::<Vec<_>>().join(between)
 }
 
-/// As systemd takes octets in a string.
+/// The escapes of systemd for octets in a string.
 fn escaped(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("\\x{octet:02x}")).collect()
 }
@@ -239,8 +243,9 @@ fn escaped(octets: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// Goal: the options are those of RFC 9463: lengths, name, addresses, parameters; in IPv4 behind the length of the instance.
-    /// Method: octets by hand, and every text of one resolver. Covers: C-514
+    /// Goal: the options are those of RFC 9463: lengths, name, addresses, parameters; for IPv4 after the length of
+    /// the instance.
+    /// Method: octets written by hand, and every text for one resolver. Covers: C-514
     #[test]
     fn options_are_those_of_the_rfc() {
         let known = Known {

@@ -1,6 +1,6 @@
-//! Why a verb failed: each `Display` line goes to standard error behind `dotd: `.
+//! Why a verb failed: each `Display` line goes to standard error after `dotd: `.
 //!
-//! Before: a verb gave up. After: `cli::main` prints it and ends with 1. Never: more than a line for one
+//! Before: a verb failed. After: `cli::main` prints the line and exits with 1. Never: has more than a line for one
 //! reason.
 
 use std::{io, path::PathBuf};
@@ -20,15 +20,15 @@ pub(super) enum CliError {
     Certificates(Vec<String>),
     #[error("no self-signed certificate in {} yet: `dotd run` makes it, or name a file: `dotd pin CERT`", .0.display())]
     NoPin(PathBuf),
-    #[error("dotd is not running (no {}): start it with `dotd run` or name its socket with --socket", .0.display())]
+    #[error("dotd is not running ({} does not exist): start it with `dotd run` or name its socket with --socket", .0.display())]
     NotRunning(PathBuf),
-    #[error("dotd is not running (nobody listens on {}): start it with `dotd run` or name its socket with --socket", .0.display())]
+    #[error("dotd is not running (no process listens on {}): start it with `dotd run` or name its socket with --socket", .0.display())]
     NobodyListens(PathBuf),
-    #[error("{}: no right to ask dotd: run this as root or as the user dotd runs as", .0.display())]
+    #[error("{}: permission denied: run this as root or as the user that dotd runs as", .0.display())]
     NotPermitted(PathBuf),
     #[error("{0}")]
     Refused(String),
-    #[error("top: standard input and output are no terminal: use --once, or --json")]
+    #[error("top: standard input and output are not a terminal: use --once or --json")]
     NoTerminal,
     #[error(
         "a dotd runs here and would attach again: stop it, or use --force: it then serves on without XDP until it is \
@@ -39,11 +39,11 @@ pub(super) enum CliError {
     Xdp(#[from] XdpError),
     #[error("{}: {reason}: is it the control socket of a dotd of this version?", socket.display())]
     NoAnswer { socket: PathBuf, reason: String },
-    #[error("{}: nothing more comes: dotd has stopped, or another one took its place; `dotd status` says which", .0.display())]
+    #[error("{}: the connection has ended: dotd has stopped, or another dotd has replaced it; see `dotd status`", .0.display())]
     CutOff(PathBuf),
-    #[error("cannot start a runtime or log thread: {0}: free memory or raise the limit of threads")]
+    #[error("cannot start a runtime or log thread ({0}): free memory or raise the limit of threads")]
     System(io::Error),
-    #[error("what the program before left cannot be taken over: {0}")]
+    #[error("the state of the previous program cannot be taken over: {0}")]
     Inherited(io::Error),
     #[error("{0}")]
     Import(String),

@@ -1,6 +1,6 @@
-//! `dotd explain`: what dotd knows of one client at this moment, and which key would change it.
+//! `dotd explain`: the state of one client in dotd, and the keys that would change it.
 //!
-//! Before: an address or a prefix. After: the running dotd's answer, a line a fact.
+//! Before: an address or a prefix. After: the running dotd's answer, with a line for each fact.
 //! Never: judges the client by itself.
 
 use std::{fmt::Write as _, path::Path};
@@ -38,7 +38,7 @@ fn text(explained: &Explanation) -> String {
     }
     match &explained.xdp {
         Some(xdp) => of_xdp(xdp, &mut line),
-        None => line("xdp", "off: no ban, budget or rate of [xdp.limit] holds"),
+        None => line("xdp", "off: no ban, budget or rate of [xdp.limit] is in effect"),
     }
     explained.rates.iter().for_each(|rate| of_rate(rate, &mut line));
     let (now, most) = (explained.connections, explained.connections_max);
@@ -55,10 +55,10 @@ fn text(explained: &Explanation) -> String {
         line("", &fact);
     }
     if explained.sessions_open > explained.sessions.len() {
-        line("", "the others are not shown");
+        line("", "more sessions are not shown");
     }
     if explained.refusals.is_empty() {
-        line("refused", "nothing that is remembered");
+        line("refused", "no recent refusal");
     }
     for row in &explained.refusals {
         let key = row.key.as_ref().map(|key| format!(" ({key})")).unwrap_or_default();
@@ -101,7 +101,7 @@ fn of_xdp(xdp: &ClientReport, line: &mut impl FnMut(&str, &str)) {
         line("network", &fact);
     }
     if let Some(seconds) = xdp.proven_seconds {
-        line("address", &format!("shown by handshakes, which counts for {}", left(seconds)));
+        line("address", &format!("proved by handshakes; the proof is valid for {}", left(seconds)));
     }
     if let Some(seconds) = xdp.excessive_seconds {
         let key = "(xdp.limit.syn_per_second)";
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use crate::control::{Listed, RefusalRow};
 
-    /// Goal: each fact has a line, and each limit its key. Method: a client of which everything is known. Covers: C-521
+    /// Goal: each fact has a line, and each limit its key. Method: a client with every fact. Covers: C-521
     #[test]
     fn facts_have_lines() {
         let explained = Explanation {
@@ -151,7 +151,7 @@ budget       spent: new connections are dropped for 1 min 1 s (xdp.limit.handsha
 rate         0 of 5 new connections at once (k)
 connections  2 of 500 (session.connections_per_prefix_max)
 sessions     3 open
-             the others are not shown
+             more sessions are not shown
 refused      failed_not_tls by engine, 7 times, last 3 s ago (k)
 ";
         assert_eq!(text(&explained), wanted);

@@ -1,7 +1,7 @@
 //! `dotd log`: sets which lines the running dotd writes.
 //!
-//! Before: the words of an operator. After: the running dotd writes such lines, until a reload.
-//! Never: changes the config: the next reload says what its file says.
+//! Before: the words of an operator. After: the running dotd writes such lines until a reload.
+//! Never: changes the config: the next reload applies the file again.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{config::LogLevel, control::LogRequest};
 
-/// What to do with the log.
+/// The verbs for the log.
 #[derive(Debug, Subcommand)]
 pub(super) enum LogVerb {
     /// Write lines of this level and above, until the next reload or restart
@@ -36,11 +36,11 @@ pub(super) enum LogVerb {
     },
     /// Write a line for each connection that ends, or none, until the next reload or restart
     ///
-    /// How long its parts took, how many queries it had, and how it ended; never what was asked. `log.connections` does the
-    /// same for good.
+    /// The line has the duration of the connection's phases, the number of queries, and how it ended, but no qname.
+    /// `log.connections` sets this permanently.
     #[command(after_help = LOG_CONNECTIONS_EXAMPLES)]
     Connections {
-        /// Whether there are lines
+        /// Whether lines are written
         #[arg(value_parser = switch(), action = ArgAction::Set)]
         switch: bool,
         #[command(flatten)]

@@ -1,7 +1,7 @@
-//! `dotd man`: manual pages of dotd and its verbs, made from the help that the verbs have anyway.
+//! `dotd man`: manual pages of dotd and its verbs, generated from their help.
 //!
 //! Before: the tree of verbs. After: troff on standard output, or a file for each verb in a folder.
-//! Never: says anything that `--help` does not.
+//! Never: contains text that `--help` does not have.
 
 use std::{fs, io, path::Path};
 

@@ -1,4 +1,4 @@
-//! Module `cli`: the command line of `dotd`. Exit status 0 fine, 1 failed, 2 wrong usage; `query` has more.
+//! Module `cli`: the command line of `dotd`. Exit status 0 success, 1 failure, 2 wrong usage; `query` has more.
 //!
 //! Before: the shell. After: `start::run` serves; every other verb prints and ends.
 //! Never: keeps state, or prints more than one line for one reason.
@@ -69,7 +69,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Writes each line to standard error; in the journal, which is where a unit's verbs write, with its priority.
+/// Writes each line to standard error; in the journal, where the verbs of a unit write, with its priority.
 fn complain(level: Level, lines: &str) {
     let prefix = if journal::is_journal(io::stderr()) { journal::prefix(level) } else { "" };
     let text: String = lines.lines().map(|line| format!("{prefix}dotd: {line}\n")).collect();
@@ -77,7 +77,7 @@ fn complain(level: Level, lines: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-/// The exit status, if it is not a failure of this process.
+/// The exit status, unless this process failed.
 fn run_verb(arguments: Arguments) -> Result<u8, CliError> {
     let path = arguments.config;
     match arguments.verb {
@@ -88,7 +88,7 @@ fn run_verb(arguments: Arguments) -> Result<u8, CliError> {
     run_short(arguments.verb, path).map(|()| 0)
 }
 
-/// Every verb but the one that serves.
+/// Every verb except the one that serves.
 fn run_short(verb: Verb, path: Option<PathBuf>) -> Result<(), CliError> {
     match verb {
         Verb::Run { .. } | Verb::Query(_) => Ok(()),
@@ -143,8 +143,8 @@ fn show_answer<T: DeserializeOwned + Serialize>(
     if control.json { print(&format!("{body}\n")) } else { print(&text(&meaning)) }
 }
 
-/// `--socket`, or the one in the config's run_dir. A config with mistakes stops no verb that asks a running dotd: its
-/// valid parts count, otherwise the default, and a line says so.
+/// `--socket`, or the one in the config's run_dir. Mistakes in the config do not stop a verb that asks a running
+/// dotd: the valid parts are used, otherwise the default, and a line says so.
 fn socket(control: &ControlArguments, config: Option<&Path>) -> PathBuf {
     if let Some(socket) = &control.socket {
         return socket.clone();

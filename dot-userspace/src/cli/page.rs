@@ -1,6 +1,6 @@
-//! `dotd page`: the address of the running dotd's page, with its token.
+//! `dotd page`: the URL of the running dotd's page, with its token.
 //!
-//! Before: an operator on this machine. After: an address for a browser. Never: opens a browser.
+//! Before: an operator on this machine. After: a URL for a browser. Never: opens a browser.
 
 use std::path::Path;
 

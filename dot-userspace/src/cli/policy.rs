@@ -1,7 +1,7 @@
-//! `dotd policy`: the zones of the running dotd, and which of their rules decides about a name.
+//! `dotd policy`: the zones of the running dotd, and the rule that decides about a name.
 //!
-//! Before: the words of an operator. After: what the running dotd says of its zones.
-//! Never: reads a zone: the running dotd has.
+//! Before: the words of an operator. After: the running dotd's answer about its zones.
+//! Never: reads a zone: the running dotd has read them.
 
 use std::{fmt::Write as _, net::IpAddr, path::Path};
 
@@ -23,18 +23,18 @@ use crate::{
 const PATH: &str = "/policy";
 const REFRESH_PATH: &str = "/policy/refresh";
 
-/// What to do with policy zones.
+/// The verbs for policy zones.
 #[derive(Debug, Subcommand)]
 pub(super) enum PolicyVerb {
-    /// Show each zone: rules, serial number, age, and why a newer file is not used
+    /// Show each zone: rules, serial number, age, and the reason why a newer file is not used
     #[command(after_help = POLICY_LIST_EXAMPLES)]
     List {
         #[command(flatten)]
         control: ControlArguments,
     },
-    /// Ask the primary servers of a transferred zone at once whether there is a newer version
+    /// Ask the primary servers of a transferred zone at once for a newer version
     ///
-    /// Returns without waiting for them: `dotd policy` shows the outcome.
+    /// Returns without waiting for the servers: `dotd policy` shows the result.
     #[command(after_help = POLICY_REFRESH_EXAMPLES)]
     Refresh {
         /// The zone [default: every transferred zone]
@@ -42,10 +42,10 @@ pub(super) enum PolicyVerb {
         #[command(flatten)]
         control: ControlArguments,
     },
-    /// Say which rule decides about a name, and on which line of which file it stands
+    /// Show the rule that decides about a name, with its file and line
     ///
-    /// Asks the running dotd, and no backend. Rules about addresses and aliases in an answer need that answer: say it with
-    /// --answer.
+    /// Asks the running dotd, and no backend. Rules about addresses and aliases in an answer need the answer: give it
+    /// with --answer.
     #[command(after_help = POLICY_TEST_EXAMPLES)]
     Test {
         /// The name
@@ -56,7 +56,7 @@ pub(super) enum PolicyVerb {
         /// Address of the client
         #[arg(long, value_name = "ADDRESS")]
         client: Option<IpAddr>,
-        /// What a backend would answer: an address, or a name that the answer leads to; several in their order
+        /// The answer of a backend: an address, or the name of an alias; may be repeated, in the order of the answer
         #[arg(long, value_name = "ADDRESS|NAME")]
         answer: Vec<String>,
         #[command(flatten)]
@@ -64,7 +64,7 @@ pub(super) enum PolicyVerb {
     },
 }
 
-/// Runs one of the verbs; without one, lists.
+/// Runs one of the verbs; without a verb, lists the zones.
 pub(super) fn run(
     verb: Option<PolicyVerb>,
     control: &ControlArguments,
@@ -125,12 +125,12 @@ pub(super) fn rows(zones: &[PolicyStatus]) -> String {
     text
 }
 
-/// How a zone stands with its primary servers.
+/// The state of a zone's transfers.
 fn transferred(text: &mut String, transfer: &TransferStatus) {
     let duration = |seconds: u64| show::duration(i64::try_from(seconds).unwrap_or(i64::MAX));
     let mut line = match (transfer.state.as_str(), transfer.confirmed_seconds) {
-        ("expired", _) => "EXPIRED: no rule holds until it is transferred".to_owned(),
-        (_, None) => "no version yet, no rule holds".to_owned(),
+        ("expired", _) => "EXPIRED: no rule applies until it is transferred".to_owned(),
+        (_, None) => "no version yet, so no rule applies".to_owned(),
         (_, Some(seconds)) => format!("confirmed {} ago", duration(seconds)),
     };
     if let Some(seconds) = transfer.next_seconds {
@@ -148,7 +148,7 @@ fn transferred(text: &mut String, transfer: &TransferStatus) {
     }
 }
 
-/// Which rule decides, in lines.
+/// The rule that decides, in lines.
 fn explained(found: &Explained) -> String {
     let asked = &found.asked;
     let qtype = asked.qtype.as_deref().unwrap_or("A");
@@ -159,8 +159,8 @@ fn explained(found: &Explained) -> String {
     text += ": ";
     match &found.decides {
         Some(rule) => text += &seen(rule),
-        None if asked.answer.is_empty() => text += "no rule about the question; it is asked\n",
-        None => text += "no rule; it is answered as it is\n",
+        None if asked.answer.is_empty() => text += "no rule about the question; a backend is asked\n",
+        None => text += "no rule; the answer is unchanged\n",
     }
     for rule in &found.counted {
         let _ = write!(text, "only counted: {}", seen(rule));

@@ -1,7 +1,7 @@
-//! `dotd reload`: has the running dotd read config and certificates again. What `systemctl reload` runs.
+//! `dotd reload`: makes the running dotd read config and certificates again. `systemctl reload` runs it.
 //!
-//! Before: an operator has changed the config. After: it is in effect; or a part of it is not, the exit status is 1 and the
-//! reason is printed.
+//! Before: an operator has changed the config. After: it is in effect; or a part of it is not, the reason is printed
+//! and the exit status is 1.
 //! Never: relies on a signal, which has no answer.
 
 use std::path::Path;

@@ -1,9 +1,9 @@
 //! `dotd run`: reads the config and serves.
 //!
-//! Before: an operator or a service manager started dotd, or a keeper runs this program after a crash of its engine or at an
-//! upgrade.
+//! Before: an operator or a service manager started dotd, or a keeper runs this program after a crash of its engine
+//! or at an upgrade.
 //! After: `start` serves.
-//! Never: reads the config file again after a crash: the next engine serves by the config of the last one.
+//! Never: reads the config file again after a crash: the next engine uses the config of the last one.
 
 use std::path::{Path, PathBuf};
 
@@ -14,8 +14,8 @@ use crate::{
     start::{self, logging},
 };
 
-/// Runs the verb. `list`: the descriptor on which the program before, in this process, says what it leaves.
-/// `is_trial`: to look whether that would do.
+/// Runs the verb. `list`: the descriptor of the list that the previous program of this process wrote.
+/// `is_trial`: only check whether this program could take over.
 pub(super) fn run(list: Option<i32>, is_trial: bool, path: Option<PathBuf>) -> Result<u8, CliError> {
     if let Some(list) = list {
         return succeed(list, is_trial, path);
@@ -41,14 +41,14 @@ fn succeed(list: i32, is_trial: bool, path: Option<PathBuf>) -> Result<u8, CliEr
     start::succeed(read.map_err(|errors| errors.to_string()), &inherited, path).map_err(CliError::Start)
 }
 
-/// At an upgrade: the file as it is now.
+/// At an upgrade: the present file.
 fn read_anew(path: Option<&Path>) -> Result<(Config, Option<String>), ConfigErrors> {
     let placed = config::load_placed(path)?;
     let text = placed.text().map(str::to_owned);
     Ok((placed.config, text))
 }
 
-/// After a crash: what was served.
+/// After a crash: the config that was served.
 fn served(inherited: &Inheritance, path: Option<&Path>) -> Result<(Config, Option<String>), ConfigErrors> {
     let Some(text) = &inherited.text else { return Ok((Config::default(), None)) };
     let file = path.unwrap_or(Path::new(config::DEFAULT_PATH)).display().to_string();

@@ -26,7 +26,7 @@ pub(super) fn status(status: &Status) -> String {
     if let Some(drain) = status.drain {
         let left = drain.seconds_left.map(|left| duration(i64::try_from(left).unwrap_or(i64::MAX)));
         let left = left.map_or_else(|| "until `dotd undrain`".to_owned(), |left| format!("for {left}"));
-        row(&mut text, "drain", &format!("load balancers hear 503 {left}"));
+        row(&mut text, "drain", &format!("load balancers get 503 {left}"));
     }
     for listener in &status.listeners {
         let fast_open = listener.fast_open.iter().map(|state| format!(", fast open {state}"));
@@ -54,7 +54,7 @@ pub(super) fn status(status: &Status) -> String {
         }
     }
     if let Some(percent) = status.servfail_percent.filter(|percent| *percent > 0) {
-        row(&mut text, "clients", &format!("hear SERVFAIL to {percent} of 100 queries, in the last 10 s"));
+        row(&mut text, "clients", &format!("get SERVFAIL for {percent} of 100 queries, in the last 10 s"));
     }
     for certificate in &status.certificates {
         self::certificate(&mut text, certificate);
@@ -88,7 +88,7 @@ pub(super) fn xdp(report: &Report) -> String {
         row(&mut text, "", &format!("DEGRADED: {degraded}{demanded}"));
     }
     if report.repairs > 0 {
-        row(&mut text, "", &format!("attached again {} times after a loss", report.repairs));
+        row(&mut text, "", &format!("re-attached {} times after a loss", report.repairs));
     }
     if !report.interfaces.is_empty() {
         row(&mut text, "paths", &report.paths.words());
@@ -97,7 +97,7 @@ pub(super) fn xdp(report: &Report) -> String {
         row(
             &mut text,
             "",
-            "at tc ingress dotd drops instead of reset and truncate, and makes no SYN cookies",
+            "at tc ingress dotd drops packets instead of sending RST or TC=1, and sends no SYN cookies",
         );
     }
     for interface in &report.interfaces {
@@ -144,12 +144,12 @@ fn bans(counts: &BanCounts) -> String {
     let made = if made.is_empty() { "none".to_owned() } else { made.join(", ") };
     let displaced = match counts.displaced {
         0 => String::new(),
-        displaced => format!(", {displaced} lifted early for want of room"),
+        displaced => format!(", {displaced} lifted early because the table was full"),
     };
     format!("{} now, made so far: {made}{displaced}", counts.current)
 }
 
-/// How long a certificate still lives, in words.
+/// The remaining lifetime of a certificate, in words.
 pub(super) fn ends(seconds: i64) -> String {
     if seconds < 0 {
         format!("EXPIRED {} ago", duration(seconds.saturating_neg()))
@@ -288,7 +288,7 @@ mod tests {
         }
     }
 
-    /// Goal: an operator sees every part of a status, an expired certificate loudly.
+    /// Goal: an operator sees every part of a status, and an expired certificate in capitals.
     #[test]
     fn status_shows_every_part() {
         let answer = Status {
@@ -326,14 +326,14 @@ mod tests {
             "dotd         0.1.0, draining for 1 min 1 s, process 42, 2 workers\n",
             "listener     127.0.0.1:853 (dot), fast open on\n",
             "backend      zone: embedded, down (TLS: another key)\n             SERVFAIL 93 of 100 answers, in the last 10 s\n             answers 37 of 100 queries\n             unmatched: 3, last: another question\n             queries go to it IN CLEAR, because its TLS fails and the config permits that\n",
-            "clients      hear SERVFAIL to 41 of 100 queries, in the last 10 s\n",
+            "clients      get SERVFAIL for 41 of 100 queries, in the last 10 s\n",
             "certificate  self-signed: EXPIRED ",
             " ago, for localhost, stapled\n             pin-sha256=\"PIN=\"\n             warning: old\n",
             "UNUSABLE     b.crt: no such file; it is not served; tls.strict is set, so /health fails\n",
             "access       1 prefix denied; its clients hear nothing\ndnstap       /run/tap.sock: NOT CONNECTED, 8 messages written, 9 lost\nxdp          generic\n             DEGRADED: eth1: no such interface; the config demands it, so /health fails\n",
-            "             attached again 3 times after a loss\npaths        1 covered by XDP, 2 by tc ingress, 3 not covered\n             at tc ingress dotd drops instead of reset and truncate, and makes no SYN cookies\ninterface    eth0: generic (driver has no native mode), learner tcx\n",
+            "             re-attached 3 times after a loss\npaths        1 covered by XDP, 2 by tc ingress, 3 not covered\n             at tc ingress dotd drops packets instead of sending RST or TC=1, and sends no SYN cookies\ninterface    eth0: generic (driver has no native mode), learner tcx\n",
             "steering     kernel-hash (no right)\nworker       0: 5 connections of 9, 2 handshakes wait, takes none now\n",
-            "bans         2 now, made so far: 3 by operator, 1 lifted early for want of room\ncosts        3 clients refused now, budgets spent so far: 4\n",
+            "bans         2 now, made so far: 3 by operator, 1 lifted early because the table was full\ncosts        3 clients refused now, budgets spent so far: 4\n",
             "cookies      off (no right)\nover rate    drop (no cookies)\nnotices      5 of refused clients, 6 held back, 7 lost\n",
             "program      dotd_xdp: id 7, 900 instructions verified, 4000 octets\n",
         ] {

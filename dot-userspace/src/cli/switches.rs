@@ -1,6 +1,6 @@
 //! Switches of the running dotd: `dotd drain`, `dotd undrain`.
 //!
-//! Before: the words of an operator. After: the running dotd does so, until it is told otherwise or restarted.
+//! Before: the words of an operator. After: the running dotd has switched, until the next command or a restart.
 //! Never: changes the config.
 
 use std::{path::Path, time::Duration};
@@ -17,22 +17,22 @@ use super::{
 };
 use crate::{config::parse_duration, control::DrainRequest};
 
-/// What to switch.
+/// The switches.
 #[derive(Debug, Subcommand)]
 pub(super) enum SwitchVerb {
-    /// Tell load balancers to send nobody new
+    /// Tell load balancers to send no new clients
     ///
-    /// `/health/ready` and `/health` (control.http) answer 503 until `dotd undrain`, or for the time that --for says.
-    /// Connections that come all the same are served, and those that are open go on. A reload keeps it, a restart does not.
+    /// `/health/ready` and `/health` (control.http) answer 503 until `dotd undrain`, or for the time of --for.
+    /// dotd still serves new connections, and open ones continue. A reload keeps this state, a restart ends it.
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain {
-        /// For how long [default: until `dotd undrain`]
+        /// Duration [default: until `dotd undrain`]
         #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
         length: Option<Duration>,
         #[command(flatten)]
         control: ControlArguments,
     },
-    /// Take a drain back: load balancers may send clients again
+    /// End a drain: load balancers may send clients again
     #[command(after_help = UNDRAIN_EXAMPLES)]
     Undrain {
         #[command(flatten)]
@@ -44,7 +44,7 @@ pub(super) enum SwitchVerb {
 pub(super) fn run(verb: SwitchVerb, config: Option<&Path>) -> Result<(), CliError> {
     let (request, control) = match verb {
         SwitchVerb::Drain { length, control } => {
-            // A part of a second counts as one: 0 would be over before it began.
+            // A part of a second counts as one second: 0 would end at once.
             let seconds = length.map(|length| length.as_secs() + u64::from(length.subsec_nanos() > 0));
             (DrainRequest { is_on: true, seconds }, control)
         }

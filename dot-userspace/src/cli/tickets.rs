@@ -1,6 +1,6 @@
 //! `dotd tickets rotate`.
 //!
-//! Before: the words of an operator. After: the running dotd seals tickets by a new key, and one line says so.
+//! Before: the words of an operator. After: the running dotd seals tickets with a new key, and one line confirms it.
 //! Never: sees a key.
 
 use std::path::Path;
@@ -15,16 +15,17 @@ use crate::control::{RotateRequest, Rotated};
 
 const PATH: &str = "/tickets";
 
-/// What to do with session tickets.
+/// The verbs for session tickets.
 #[derive(Debug, Subcommand)]
 pub(super) enum TicketsVerb {
-    /// Begin the next rotation of ticket keys now
+    /// Start the next rotation of ticket keys now
     ///
-    /// A new key seals tickets from now on, on every worker; tickets of the last key resume until this rotation ends.
-    /// Keys from `tls.ticket_secret` are shared by every node: change that file instead.
+    /// From now on a new key seals tickets, on every worker; tickets of the last key can be resumed until this
+    /// rotation ends.
+    /// Every node shares the keys from `tls.ticket_secret`: change that file instead.
     #[command(after_help = TICKETS_ROTATE_EXAMPLES)]
     Rotate {
-        /// Older tickets and sessions do not resume any more: use it after a key leaked, or a certificate was replaced
+        /// Reject older tickets and sessions from now on: use it after a key leaked, or a certificate was replaced
         #[arg(long)]
         end_old: bool,
         #[command(flatten)]
@@ -40,6 +41,10 @@ pub(super) fn run(verb: TicketsVerb, config: Option<&Path>) -> Result<(), CliErr
     if control.json {
         return print(&format!("{body}\n"));
     }
-    let old = if done.end_old { "no older ticket resumes" } else { "older tickets end with this rotation" };
+    let old = if done.end_old {
+        "older tickets are rejected"
+    } else {
+        "older tickets are valid until this rotation ends"
+    };
     print(&format!("session tickets have a new key; {old}\n"))
 }

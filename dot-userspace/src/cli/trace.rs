@@ -1,7 +1,7 @@
-//! `dotd trace`: what happens to a client, as it happens.
+//! `dotd trace`: the events of a client as they happen.
 //!
-//! Before: a client's address or prefix, or a session. After: a line for each event, until the operator has seen enough.
-//! Never: keeps events that it cannot print: dotd counts those that a slow reader loses.
+//! Before: a client's address or prefix, or a session. After: a line for each event, until the operator ends it.
+//! Never: keeps events that it cannot print: dotd counts the events that a slow reader loses.
 
 use std::{path::Path, time::Duration};
 
@@ -12,10 +12,10 @@ use crate::{
     tls::alert,
 };
 
-/// What the command line says.
+/// The options of the command line.
 pub(super) struct Wish {
     pub(super) request: TraceRequest,
-    /// End after so many events.
+    /// End after this many events.
     pub(super) count: Option<u64>,
     /// End after this time.
     pub(super) length: Option<Duration>,
@@ -35,7 +35,7 @@ pub(super) fn run(wish: Wish, control: &ControlArguments, config: Option<&Path>)
     })
 }
 
-/// An event for people; `None`: there is nothing to say.
+/// The text of an event. `None`: there is nothing to print.
 fn words(line: &str) -> Option<String> {
     let event: TraceEvent = serde_json::from_str(line).ok()?;
     let optional = |name: &str, value: &Option<String>| {
@@ -80,7 +80,7 @@ fn words(line: &str) -> Option<String> {
             format!("ended {end} after {queries} queries and {:.3} s", *open_us as f64 / 1e6)
         }
         What::Lost { events: 0 } => return None,
-        What::Lost { events } => format!("{events} events were lost so far: more came than were read"),
+        What::Lost { events } => format!("{events} events were lost so far, because the reader was too slow"),
     };
     let seconds = event.at_us / 1_000_000;
     let (hours, minutes, rest) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
@@ -96,7 +96,8 @@ fn words(line: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Goal: events read as sentences, and a beat is silent. Method: three events. Covers: C-523
+    /// Goal: events read as sentences, and a line without an event prints nothing. Method: three events. Covers:
+    /// C-523
     #[test]
     fn events_are_lines() {
         let line = r#"{"at_us":3661000042,"worker":0,"client":"192.0.2.7:1000","session":"0.4","event":"query","id":7,"octets":40,"qtype":28}"#;

@@ -1,8 +1,8 @@
-//! `dotd upgrade`: has another program take the running dotd's place, while clients stay served.
+//! `dotd upgrade`: replaces the program of the running dotd, and keeps its clients connected.
 //!
-//! Before: an operator or a package has put a new program in place. After: it serves, and the old one has ended; or the old one
-//! serves on, the exit status is 1 and the reason is said.
-//! Never: asks the process that serves: it must not be able to choose a program.
+//! Before: an operator or a package has installed a new program. After: the new program serves, and the old one has
+//! ended; or the old one continues to serve, the reason is printed and the exit status is 1.
+//! Never: sends the request to the engine, which must not be able to choose a program.
 
 use std::path::{Path, PathBuf};
 
@@ -14,10 +14,11 @@ use crate::{
     keeper::{KEEPER_SOCKET, ask_for_upgrade},
 };
 
-/// What the verb takes.
+/// The arguments of the verb.
 #[derive(Debug, Args)]
 pub(super) struct UpgradeArguments {
-    /// Run this program, instead of the one that was started; root must own it, and nobody else may write it
+    /// Run this program instead of the one that was started; root must own it, and no other user may have write
+    /// permission
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
     #[command(flatten)]

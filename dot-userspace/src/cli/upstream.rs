@@ -1,7 +1,7 @@
-//! `dotd upstream history|forgive`: what the running dotd remembers of TLS with its backends.
+//! `dotd upstream history|forgive`: the running dotd's history of TLS with its backends.
 //!
 //! Before: the words of an operator. After: a row for each server, or a suspicion has ended.
-//! Never: reads the file in `state_dir`: the running dotd knows more.
+//! Never: reads the file in `state_dir`: the running dotd has newer values.
 
 use std::{
     path::Path,
@@ -26,22 +26,22 @@ use crate::{
 const PATH: &str = "/upstream";
 const FORGIVE_PATH: &str = "/upstream/forgive";
 
-/// What to do about TLS with backends.
+/// The verbs for TLS with backends.
 #[derive(Debug, Subcommand)]
 pub(super) enum UpstreamVerb {
-    /// Show since when each backend speaks TLS, by which key, and how it fails
+    /// Show since when each backend speaks TLS, with which key, and how it fails
     ///
-    /// Of each address and name: first and last handshake, version, the pin of its key and the one before, failures since the
-    /// last handshake by kind, and whether somebody seems to strip its TLS.
+    /// For each address and name: first and last handshake, version, the pin of its key and the previous one,
+    /// failures since the last handshake by kind, and whether an attacker may be stripping its TLS.
     #[command(after_help = UPSTREAM_HISTORY_EXAMPLES)]
     History {
         #[command(flatten)]
         control: ControlArguments,
     },
-    /// Say that a backend has no TLS any more, or that its failure is known
+    /// Confirm that a backend has no TLS any more, or that the reason for its failure is known
     ///
-    /// Ends the state "downgrade suspected". Where the config permits cleartext for this backend, queries go to it in clear from
-    /// then on, until it speaks TLS again.
+    /// Ends the state "downgrade suspected". If the config permits cleartext for this backend, queries then go to it
+    /// in clear until it speaks TLS again.
     #[command(after_help = UPSTREAM_FORGIVE_EXAMPLES)]
     Forgive {
         /// Its name, or its address, as `dotd status` shows it
@@ -78,7 +78,7 @@ fn table(rows: &Vec<TlsRow>) -> String {
     }
 }
 
-/// A server in some lines.
+/// The lines for a server.
 fn lines(row: &TlsRow, now: u64) -> String {
     let TlsRow { name, address, server_name, is_configured, .. } = row;
     let address = if name == address { String::new() } else { format!(" {address}") };
@@ -89,7 +89,7 @@ fn lines(row: &TlsRow, now: u64) -> String {
     text
 }
 
-/// What an operator must know at once, for `dotd status` too.
+/// Warnings for the operator, for `dotd status` too.
 pub(super) fn warnings(row: &TlsRow) -> Vec<String> {
     let mut lines = Vec::new();
     if row.remembered.suspected_since > 0 {
@@ -105,7 +105,7 @@ pub(super) fn warnings(row: &TlsRow) -> Vec<String> {
     lines
 }
 
-/// What is remembered, in words.
+/// The history in words.
 fn details(row: &TlsRow, now: u64) -> Vec<String> {
     let Remembered {
         first_success,
@@ -146,7 +146,8 @@ fn details(row: &TlsRow, now: u64) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// Goal: an operator reads since when a server speaks TLS, that its key changed, how it fails, and what ends a suspicion.
+    /// Goal: an operator reads since when a server speaks TLS, that its key changed, how it fails, and how to end a
+    /// suspicion.
     /// Method: a row with everything, and one with nothing.
     #[test]
     fn rows_say_what_is_remembered() {

@@ -13,22 +13,22 @@ use super::{
 };
 use crate::{config::parse_duration, control::TraceRequest};
 
-/// Of `dotd top`.
+/// The options of `dotd top`.
 #[derive(Debug, Args)]
 pub(super) struct TopArguments {
-    /// Look twice, print what happened in between, and end
+    /// Take two samples, print the difference, and end
     #[arg(long)]
     once: bool,
-    /// Show the names that are asked for most, too: whoever sees the terminal reads them
+    /// Show also the names that are asked for most: the terminal then shows what clients ask for
     #[arg(long)]
     names: bool,
-    /// By what clients are sorted
+    /// Quantity that clients are sorted by
     #[arg(long, value_enum, value_name = "WHAT", default_value = "queries")]
     sort: Order,
-    /// Clients of this prefix, with this address, or with this in their prefix
+    /// Show only clients of this prefix, with this address, or with this text in their prefix
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
-    /// Time between two looks
+    /// Time between two samples
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
     interval: Duration,
     #[command(flatten)]
@@ -36,7 +36,7 @@ pub(super) struct TopArguments {
 }
 
 impl TopArguments {
-    /// What it asks for.
+    /// The parsed options.
     pub(super) fn wish(&self) -> top::Wish {
         top::Wish {
             once: self.once,
@@ -49,7 +49,7 @@ impl TopArguments {
     }
 }
 
-/// Of `dotd trace`.
+/// The options of `dotd trace`.
 #[derive(Debug, Args)]
 pub(super) struct TraceArguments {
     /// An address, a prefix, or a session as `dotd explain` names it, such as 0.17
@@ -58,10 +58,10 @@ pub(super) struct TraceArguments {
     /// Show the names that are asked for
     #[arg(long)]
     names: bool,
-    /// Follow one of so many connections
+    /// Follow one connection in this many
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     sample: u32,
-    /// End after so many events
+    /// End after this many events
     #[arg(long, value_name = "EVENTS")]
     count: Option<u64>,
     /// End after this time
@@ -72,14 +72,14 @@ pub(super) struct TraceArguments {
 }
 
 impl TraceArguments {
-    /// What it asks for, and whom.
+    /// The parsed options, and the socket.
     pub(super) fn wish(self) -> (trace::Wish, ControlArguments) {
         let Self { subject, names, sample, count, length, control } = self;
         (trace::Wish { request: TraceRequest { subject, sample, names }, count, length }, control)
     }
 }
 
-/// Looks are between a tenth of a second and as long as workers go on counting.
+/// The interval is at least 100 ms and at most as long as workers continue to count.
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = parse_duration(text)?;
     let range = Duration::from_millis(100)..=Duration::from_secs(10);

@@ -313,7 +313,7 @@ fn an_operator_has_answers_forgotten() {
     ask("one.dotd.test");
     ask("two.dotd.test");
     let said = dotd.operate(&["cache", "flush", "ONE.dotd.test."]);
-    assert_eq!(said.text, "the answers for ONE.dotd.test. are forgotten by 1 worker\n", "{said:?}");
+    assert_eq!(said.text, "1 worker removed the answers for ONE.dotd.test.\n", "{said:?}");
     eventually("one is asked anew", || {
         ask("one.dotd.test");
         (backend.received().len() == 3).then_some(())

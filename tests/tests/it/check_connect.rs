@@ -202,7 +202,7 @@ fn each_failure_is_said_with_its_remedy() {
     let output = check(&network, &scratch, &backends, &[]);
     let (lines, complaint) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(1), "{lines}{complaint}");
-    assert_eq!(complaint, "dotd: 9 of 10 backends give no answer\n");
+    assert_eq!(complaint, "dotd: 9 of 10 backends gave no answer\n");
     assert_eq!(lines.matches(": FAILED: ").count(), 9, "{lines}");
     assert!(!lines.contains("\nok\n"), "{lines}");
 }

@@ -80,10 +80,10 @@ fn ticket_keys_rotate_by_command() {
     let dotd = Server::start(&network, &Config::new());
     save_session(&network.client, SERVER_V4, &saved, &query);
     let said = dotd.operate(&["tickets", "rotate"]);
-    assert!(said.is_success && said.has("older tickets end with this rotation"), "{}", said.text);
+    assert!(said.is_success && said.has("older tickets are valid until this rotation ends"), "{}", said.text);
     assert!(resumes(&network, &saved));
     let said = dotd.operate(&["tickets", "rotate", "--end-old"]);
-    assert!(said.is_success && said.has("no older ticket resumes"), "{}", said.text);
+    assert!(said.is_success && said.has("older tickets are rejected"), "{}", said.text);
     (0..4).for_each(|_| assert!(!resumes(&network, &saved)));
     save_session(&network.client, SERVER_V4, &saved, &query);
     assert!(resumes(&network, &saved));

@@ -177,7 +177,7 @@ fn status_says_what_clients_hear() {
     assert!(status["servfail_percent"].as_u64() > Some(50), "{status}");
     let socket = dotd.folder().join("run/control.sock").display().to_string();
     let said = tool(&network.server, &binary().display().to_string(), &["status", "--socket", &socket]);
-    assert!(said.has(", failing\n") && said.has("clients      hear SERVFAIL to "), "{}", said.text);
+    assert!(said.has(", failing\n") && said.has("clients      get SERVFAIL for "), "{}", said.text);
     assert!(http(&network.server, "/metrics").contains("state=\"failing\"} 1"));
     is_broken.store(false, Relaxed);
     until("it is well", &|status| status["backends"][0]["state"] == "up");

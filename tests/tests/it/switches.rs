@@ -53,7 +53,7 @@ fn a_drain_sends_load_balancers_away_and_nobody_else() {
     assert!(dotd.operate(&["reload"]).is_success);
     let (code, body) = probe(&network, "/health/ready");
     assert!(code == 503 && body["reason"].as_str().is_some_and(|why| why.contains("operator")), "{body}");
-    assert!(dotd.operate(&["status"]).has("load balancers hear 503 until"));
+    assert!(dotd.operate(&["status"]).has("load balancers get 503 until"));
     let answer = Dot::connect(&network.client, SERVER_V4).exchange(&Query::new(1, "dotd.test", A).octets());
     assert_eq!(answer.id, 1);
     assert!(dotd.operate(&["undrain"]).is_success);

@@ -120,7 +120,7 @@ fn a_client_is_explained() {
     for line in [
         format!("client       limits count {client}/32 as one client\n"),
         "lists        on none\n".to_owned(),
-        "xdp          off: no ban, budget or rate of [xdp.limit] holds\n".to_owned(),
+        "xdp          off: no ban, budget or rate of [xdp.limit] is in effect\n".to_owned(),
         "rate         0 of 1 messages over connections at once (session.queries_per_second)\n".to_owned(),
         "connections  2 of 9 (session.connections_per_prefix_max)\n".to_owned(),
         "sessions     2 open\n".to_owned(),
@@ -133,7 +133,7 @@ fn a_client_is_explained() {
     let other = dotd.operate(&["explain", "203.0.113.7"]);
     let list = "lists        access.deny has 203.0.113.0/24: its connections are closed\n";
     assert!(other.has(list) && other.has("sessions     0 open\n"), "{}", other.text);
-    assert!(other.has("refused      nothing that is remembered\n"), "{}", other.text);
+    assert!(other.has("refused      no recent refusal\n"), "{}", other.text);
     let network_of_both = format!("{}.0/24", client.rsplit_once('.').expect("IPv4").0);
     assert!(dotd.operate(&["explain", &network_of_both]).has("sessions     2 open\n"));
     let wrong = dotd.operate(&["explain", "www.example"]);
@@ -151,7 +151,7 @@ fn the_kernel_half_is_explained() {
     let client = CLIENT_V4.to_string();
     let said = eventually("the handshake is charged", || {
         let said = dotd.operate(&["explain", &client]);
-        said.has("address      shown by handshakes, which counts for ").then_some(said)
+        said.has("address      proved by handshakes; the proof is valid for ").then_some(said)
     });
     assert!(
         said.has("ban          none\n")

@@ -1,16 +1,16 @@
-//! The command line as people type it: options on both sides of a verb, examples that parse, help that has them.
+//! Tests of the command line: options on both sides of a verb, examples that parse, and help with examples.
 
 use clap::CommandFactory as _;
 
 use super::*;
 
-/// Goal: the tree is sound: no clashing options, no missing values. Method: clap's own assertions.
+/// Goal: the tree of verbs is consistent: no clashing options, no missing values. Method: clap's own assertions.
 #[test]
 fn tree_is_sound() {
     Arguments::command().debug_assert();
 }
 
-/// Goal: the option --config works on both sides of the verb, because people put it there.
+/// Goal: the option --config works on both sides of the verb, because operators write it there.
 #[test]
 fn config_stands_before_or_after_the_verb() {
     for words in [["dotd", "-c", "x.toml", "check"], ["dotd", "check", "--config", "x.toml"]] {
@@ -19,7 +19,7 @@ fn config_stands_before_or_after_the_verb() {
     }
 }
 
-/// Goal: every verb that a person types shows how. Method: its help holds EXAMPLES and the verb itself.
+/// Goal: every verb has examples. Method: its help contains EXAMPLES and the verb itself.
 #[test]
 fn every_verb_has_examples() {
     fn look(command: &mut clap::Command, words: &str) {
@@ -35,8 +35,8 @@ fn every_verb_has_examples() {
     look(&mut Arguments::command(), "dotd");
 }
 
-/// The command lines of `dotd` in a text, each as its words: what stands behind two blanks is a remark, what follows a
-/// pipe, a `>` or `&&` is another program's.
+/// The command lines of `dotd` in a text, each as its words. Text after two blanks is a remark; text after a pipe, a
+/// `>` or `&&` belongs to another program.
 fn command_lines(text: &str) -> Vec<Vec<String>> {
     let parts = text.lines().flat_map(|line| line.split(['|', '>', '&'])).map(str::trim);
     let ours = parts.filter(|part| part.starts_with("dotd "));
@@ -51,12 +51,13 @@ fn command_lines(text: &str) -> Vec<Vec<String>> {
     ours.map(line).map(words).collect()
 }
 
-/// Goal: what the help and the README show can be typed. Method: every command line of dotd in them is parsed.
+/// Goal: every command line that the help and the README show is valid. Method: every command line of dotd in them is
+/// parsed.
 #[test]
 fn examples_parse() {
     fn help(command: &mut clap::Command) -> String {
         let both = [command.render_help().to_string(), command.render_long_help().to_string()];
-        // Above stands prose, of which a line may begin with the name.
+        // The text above the examples is prose, and a line of it may begin with the name.
         let own = both.iter().filter_map(|text| text.split_once("EXAMPLES")).map(|(_, examples)| examples);
         let own = own.collect::<String>();
         command.get_subcommands_mut().map(help).fold(own, |text, more| text + &more)

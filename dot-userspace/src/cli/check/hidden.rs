@@ -1,6 +1,6 @@
 //! Files of a config that the packaged unit hides from dotd: a shell sees them, a service does not.
 //!
-//! Before: a config that is sound. After: `check` warns of each. Never: looks at the disk.
+//! Before: a config without mistakes. After: `check` warns of each such file. Never: reads the disk.
 //!
 //! Source: systemd.exec(5), ProtectHome= and PrivateTmp=.
 
@@ -11,7 +11,7 @@ use crate::config::Config;
 /// Folders that packaging/dotd.service hides, or replaces by others.
 const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 
-/// A line for each such file.
+/// A line for each hidden file.
 pub(super) fn hidden(config: &Config) -> Vec<String> {
     let others = [&config.server.state_dir, &config.server.run_dir, &config.dnstap.unix];
     others.into_iter().chain(config.files()).filter_map(|path| line(path)).collect()
@@ -27,8 +27,8 @@ fn line(path: &Path) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Goal: what a start by systemd would not find is known before, and nothing else is. Method: each key that is a path, in a
-    /// folder that is hidden, and in one whose name begins alike.
+    /// Goal: `check` reports every file that dotd would not find under systemd, and no other. Method: each key that
+    /// is a path, in a hidden folder, and in one whose name begins like it.
     #[test]
     fn paths_that_the_unit_hides_are_named() {
         let text = |folder: &str| {

@@ -3,8 +3,8 @@
 //! Before: a reader found services in another program's config. After: TOML, each value with the place that it comes
 //! from.
 //! Holds: values that dotd has once and other programs have for each service: the first one counts, and a second,
-//! different one becomes a comment. Never: invents a value, unless a value must be changed to be valid here, and says
-//! so.
+//! different one becomes a comment. Never: invents a value; if a value must be changed to be valid here, a comment
+//! says so.
 
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 
@@ -88,7 +88,7 @@ impl Draft {
         }
     }
 
-    /// The config. `dotd check` accepts it where the files that it names are in order.
+    /// The config. `dotd check` accepts it if the files that it names can be used.
     pub(super) fn to_toml(&self) -> String {
         let mut toml = Toml(
             "# Made by `dotd import`. Read the comments, run `dotd check`, then start dotd.\n".to_owned(),

@@ -17,7 +17,7 @@ use std::{fs, path::PathBuf};
 use super::error::CliError;
 use draft::Draft;
 
-/// Whose config is read.
+/// The program whose config is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Program {
     Stunnel,
@@ -31,7 +31,7 @@ const FILE_OCTETS_MAX: u64 = 1 << 20;
 /// The config for dotd that does what `files` do.
 ///
 /// # Errors
-/// A file cannot be read, or holds nothing that dotd could take over.
+/// A file cannot be read, or contains nothing that dotd can use.
 pub(super) fn import(program: Program, files: &[PathBuf]) -> Result<String, CliError> {
     let mut draft = Draft::default();
     for file in files {

@@ -1,7 +1,7 @@
-//! `dotd top`: what the running dotd does at the moment, on the whole terminal or once as text or JSON.
+//! `dotd top`: the present activity of the running dotd, on the whole terminal or once as text or JSON.
 //!
-//! Before: an operator types the verb. After: the terminal is as it was.
-//! Holds: the last two samples. Never: has dotd count clients for longer than the verb runs (`events::Heavy`).
+//! Before: an operator types the verb. After: the terminal is restored.
+//! Holds: the last two samples. Never: makes dotd count clients for longer than the verb runs (`events::Heavy`).
 
 mod sample;
 mod screen;
@@ -19,7 +19,7 @@ use sample::Sample;
 pub(in crate::cli) use view::Order;
 use view::View;
 
-/// What the command line says.
+/// The options of the command line.
 pub(super) struct Wish {
     pub(super) once: bool,
     pub(super) json: bool,

@@ -1,6 +1,7 @@
-//! What the running dotd says of itself at one moment.
+//! The counters and states of the running dotd at one moment.
 //!
-//! Before: `dotd top` wants to know. After: all answers of one look, to be compared with those of the one before.
+//! Before: `dotd top` needs a sample. After: all answers of one sample, to be compared with those of the previous
+//! one.
 //! Never: asks for names unless the operator does.
 
 use std::{path::Path, time::Instant};
@@ -12,7 +13,7 @@ use crate::{
     xdp::BanRow,
 };
 
-/// One look.
+/// One sample.
 pub(super) struct Sample {
     pub(super) at: Instant,
     pub(super) status: Status,

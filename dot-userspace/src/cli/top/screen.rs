@@ -1,7 +1,7 @@
-//! `dotd top` on a terminal: tables that are drawn anew after each look, and the keys.
+//! `dotd top` on a terminal: tables that are redrawn after each sample, and the keys.
 //!
-//! Before: a terminal and the socket of a running dotd. After: the terminal is as it was, also after an error.
-//! Holds: the view, the chosen client, order, filter, and whether looks pause.
+//! Before: a terminal and the socket of a running dotd. After: the terminal is restored, also after an error.
+//! Holds: the view, the chosen client, order, filter, and whether sampling pauses.
 //! Never: bans a client without a second key.
 
 use std::{
@@ -32,7 +32,7 @@ use crate::{
     xdp::BanRow,
 };
 
-/// What keys do, when nothing else is said below.
+/// The keys in the normal state.
 const KEYS: &str = "q quit  p pause  s sort  / filter  arrows choose  b ban";
 
 /// The state of the screen.
@@ -43,21 +43,21 @@ struct Screen {
     state: TableState,
     is_paused: bool,
     asking: Asking,
-    /// What became of the last request.
+    /// The result of the last request.
     said: String,
 }
 
-/// What keys mean now.
+/// The present meaning of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Asking {
     Nothing,
-    /// For a filter: what was there before.
+    /// Input of a filter; contains the previous filter.
     Filter(String),
-    /// Whether to ban this client.
+    /// The question whether to ban this client.
     Ban(String),
 }
 
-/// What a key leads to outside the screen.
+/// The action that a key causes outside the screen.
 #[derive(Debug, PartialEq, Eq)]
 enum Act {
     Stay,
@@ -65,7 +65,7 @@ enum Act {
     Ban(String),
 }
 
-/// Shows, until a key ends it.
+/// Shows the screen until a key ends it.
 pub(super) fn run(socket: &Path, wish: &Wish) -> Result<(), CliError> {
     // Before the terminal changes: if no dotd answers, the error is a plain line.
     let first = Sample::take(socket, wish.with_names)?;
@@ -103,7 +103,7 @@ fn look_and_draw(
     }
 }
 
-/// Bans a client as `dotd ban add` does; what came of it.
+/// Bans a client as `dotd ban add` does; returns the result.
 fn ban(socket: &Path, client: String) -> String {
     let request = BanRequest { client, seconds: None, reason: "by dotd top".to_owned() };
     match ask::tell::<Banned>(socket, Method::POST, "/bans", &request) {
@@ -133,7 +133,7 @@ impl Screen {
         self.view.as_ref().map(|view| chosen(&view.clients, self.order, &self.filter)).unwrap_or_default()
     }
 
-    /// What an event means.
+    /// Handles an event.
     fn hear(&mut self, event: &Event) -> Act {
         let Event::Key(key) = event else { return Act::Stay };
         if key.kind != KeyEventKind::Press {

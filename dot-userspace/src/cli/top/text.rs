@@ -1,6 +1,7 @@
-//! `dotd top --once`: a view as text, for people who read it in a mail.
+//! `dotd top --once`: a view as text, for example for a mail.
 //!
-//! Before: a view. After: lines. Holds: the words for rates and times that the screen uses too. Never: a width to which it adapts.
+//! Before: a view. After: lines. Holds: the formats of rates and times that the screen uses too. Never: adapts to the
+//! width of a terminal.
 
 use std::fmt::Write as _;
 
@@ -93,7 +94,7 @@ pub(super) fn worker_line(worker: usize, row: &crate::xdp::WorkerReport) -> Stri
     format!("worker {worker}: {} connections, {} handshakes wait, {doors}", row.open, row.backlog)
 }
 
-/// What the columns of [`client_cells`] are.
+/// The headings of [`client_cells`].
 pub(super) const CLIENT_HEADS: [&str; 5] = ["queries", "handshakes", "cost", "refusals", "octets"];
 
 /// A client's rates.

@@ -1,4 +1,4 @@
-//! What happened between two looks at a running dotd: rates, quantiles, refusals, clients.
+//! The changes between two samples of a running dotd: rates, quantiles, refusals, clients.
 //!
 //! Before: two samples. After: rows for the screen, for text and for JSON.
 //! Holds: differences and states of the samples. Never: asks the running dotd.
@@ -15,19 +15,19 @@ use crate::{
     xdp::{BanRow, WorkerReport},
 };
 
-/// Everything that is shown.
+/// All rows.
 #[derive(Debug, Serialize)]
 pub(super) struct View {
     pub(super) version: String,
     pub(super) state: State,
     pub(super) uptime_seconds: u64,
-    /// Between the two looks.
+    /// Time between the two samples.
     pub(super) interval_seconds: f64,
     pub(super) connections_open: u64,
-    /// A second, by name.
+    /// Rates per second, by name.
     pub(super) rates: BTreeMap<&'static str, f64>,
     pub(super) latency: Vec<LatencyRow>,
-    /// What was dropped or refused, the most frequent in front.
+    /// Drops and refusals, the most frequent first.
     pub(super) drops: Vec<DropRow>,
     pub(super) clients: Vec<ClientRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,7 +54,7 @@ pub(super) struct LatencyRow {
 pub(super) struct DropRow {
     /// "xdp" or "engine".
     pub(super) by: &'static str,
-    /// What the kernel half did, or the family of the engine's counter.
+    /// The verdict of the kernel half, or the family of the engine's counter.
     pub(super) what: String,
     pub(super) reason: String,
     pub(super) per_second: f64,
@@ -63,7 +63,7 @@ pub(super) struct DropRow {
     pub(super) key: Option<&'static str>,
 }
 
-/// What a client did, a second; nothing where it is not among the first.
+/// The rates of a client per second; `None` if it is not among the first by that count.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct ClientRow {
     pub(super) prefix: String,
@@ -76,7 +76,7 @@ pub(super) struct ClientRow {
     pub(super) is_banned: bool,
 }
 
-/// A name that was asked for.
+/// A qname of clients.
 #[derive(Debug, Serialize)]
 pub(super) struct NameRow {
     pub(super) name: String,
@@ -95,11 +95,11 @@ pub(super) struct BackendRow {
     pub(super) p99_us: Option<f64>,
 }
 
-/// What clients are compared by, as the names of their counts.
+/// Units of the `cost` count in a full handshake.
 const UNITS_PER_HANDSHAKE: f64 = dot_common::charge::UNITS_PER_HANDSHAKE as f64;
 
 impl View {
-    /// What happened from `before` to `now`.
+    /// The changes from `before` to `now`.
     pub(super) fn between(before: &Sample, now: &Sample) -> Self {
         let seconds = now.at.duration_since(before.at).as_secs_f64().max(1e-3);
         let rate = |from: u64, to: u64| to.saturating_sub(from) as f64 / seconds;
@@ -181,7 +181,7 @@ fn clients(before: &Sample, now: &Sample, rate: impl Fn(u64, u64) -> f64) -> Vec
         let of = |effort: &str| {
             let to = *client.counts.get(effort)?;
             let from = known.get(client.prefix.as_str()).and_then(|before| before.counts.get(effort));
-            // A client that is new among the first may have had up to `excess` before.
+            // A client that was not in the previous sample may have had up to `excess` before.
             let from = from.or_else(|| client.excess.get(effort)).copied().unwrap_or_default();
             Some(rate(from, to))
         };
@@ -246,7 +246,7 @@ fn backends(before: &Sample, now: &Sample, rate: impl Fn(u64, u64) -> f64) -> Ve
     now.status.backends.iter().map(row).collect()
 }
 
-/// What clients are sorted by.
+/// The quantity that clients are sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(in crate::cli) enum Order {
     Queries,
@@ -259,7 +259,7 @@ pub(in crate::cli) enum Order {
 impl Order {
     const ALL: [Self; 5] = [Self::Queries, Self::Handshakes, Self::Cost, Self::Refusals, Self::Octets];
 
-    /// The one after it.
+    /// The next order.
     pub(super) fn next(self) -> Self {
         let place = Self::ALL.iter().position(|order| *order == self).unwrap_or_default();
         Self::ALL.get(place + 1).copied().unwrap_or(Self::Queries)
@@ -287,7 +287,8 @@ impl Order {
     }
 }
 
-/// The clients that a filter leaves, in an order: a prefix that contains them, an address in them, or a part of the text.
+/// The clients that match a filter, in an order. A filter is a prefix that contains them, an address in them, or a
+/// part of the text.
 pub(super) fn chosen(rows: &[ClientRow], order: Order, filter: &str) -> Vec<ClientRow> {
     let net: Option<IpNet> = filter.parse().ok();
     let address: Option<IpAddr> = filter.parse().ok();

@@ -109,7 +109,7 @@ function show(now) {
   const status = now.status, can = now.can_change;
   const serving = status.state === "serving" && !status.drain;
   $("summary").textContent = `${status.version}, ${status.drain ? "drained: load balancers are told to send nobody new" : status.state}, up ${span(status.uptime_seconds)}, ` +
-    `${now.totals.open.toLocaleString("en")} connections open` + (status.servfail_percent ? `; clients hear SERVFAIL to ${status.servfail_percent} % of their queries` : "");
+    `${now.totals.open.toLocaleString("en")} connections open` + (status.servfail_percent ? `; clients get SERVFAIL for ${status.servfail_percent} % of their queries` : "");
   $("summary").className = serving && !status.servfail_percent ? "good" : "bad";
   $("drain").hidden = !can;
   $("drain").textContent = status.drain ? "Undrain" : "Drain";

@@ -31,7 +31,7 @@ impl Process {
     pub(super) fn drain_by(&self, request: DrainRequest) -> Result<DrainRequest, String> {
         let drained = drained(request, Instant::now())?;
         *lock(&self.drained) = drained;
-        let said = if request.is_on { "drained: load balancers hear 503" } else { "ready for clients again" };
+        let said = if request.is_on { "drained: load balancers get 503" } else { "ready for clients again" };
         tracing::info!(seconds = request.seconds, "{said}");
         Ok(request)
     }

@@ -1,9 +1,11 @@
-//! TLS towards a backend, or a zone's primary server: who it must be, and the handshake that finds out.
+//! TLS towards a backend, or a zone's primary server: the identity that it must prove, and the handshake that checks
+//! it.
 //!
-//! Before: a `[[backend]]` or a `[[policy.zone.primary]]` with `transport = "tls"`. After: a stream that is the backend's own, or an error.
+//! Before: a `[[backend]]` or a `[[policy.zone.primary]]` with `transport = "tls"`. After: a stream to the verified
+//! server, or an error.
 //! Holds: the roots, the name, the pins, and the tickets of earlier handshakes with it.
-//! Never: believes a certificate of a strict backend for any reason but the configured ones, offers early data, or speaks TLS below
-//! 1.2.
+//! Never: accepts a certificate of a strict backend for any but the configured reasons, offers early data, or speaks
+//! TLS below 1.2.
 //!
 //! Source: RFC 8310 §8 (name and pins: where both are set, both must hold), RFC 7858 §4.2, RFC 9103 §7 (TLS 1.3, ALPN `dot`).
 
@@ -36,7 +38,7 @@ use super::{
 };
 use crate::config::{Backend, PolicyPrimary, Profile, TlsVersion, TransferTransport};
 
-/// Why a key without a configured pin is refused.
+/// The reason for refusing a key without a configured pin.
 pub(super) const WRONG_PIN: &str = "the backend's key has none of the configured pins";
 
 /// A pin: SHA-256 over a SubjectPublicKeyInfo.
@@ -53,7 +55,7 @@ pub struct BackendTls {
     fingerprint: u64,
 }
 
-/// A server, and what it must show.
+/// A server and its required identity.
 struct Peer<'c> {
     /// Its table in the config.
     key: &'static str,
@@ -65,10 +67,10 @@ struct Peer<'c> {
 }
 
 impl BackendTls {
-    /// Reads what `backend` must show. `Ok(None)`: it is not asked over TLS.
+    /// Reads the identity that `backend` must prove. `Ok(None)`: it is not asked over TLS.
     ///
     /// # Errors
-    /// The line for the operator: a file that cannot be read, or a name that is none.
+    /// The line for the operator: a file cannot be read, or the name is invalid.
     pub fn of(backend: &Backend) -> Result<Option<Self>, String> {
         let crate::config::BackendAddress::Socket(address) = backend.address else { return Ok(None) };
         if backend.transport != crate::config::Transport::Tls {
@@ -81,7 +83,7 @@ impl BackendTls {
         Self::to(&peer, &[&TLS13, &TLS12]).map(Some)
     }
 
-    /// Reads what a zone's primary server must show. `Ok(None)`: it is not asked over TLS.
+    /// Reads the identity that a zone's primary server must prove. `Ok(None)`: it is not asked over TLS.
     ///
     /// # Errors
     /// As [`BackendTls::of`].
@@ -100,16 +102,16 @@ impl BackendTls {
         let provider = Arc::new(provider::default_provider());
         let mut believed = DefaultHasher::new();
         (server_name, spki_pins, is_opportunistic).hash(&mut believed);
-        // For an opportunistic backend the name is the SNI alone, and no authority is needed.
+        // For an opportunistic backend the name is only the SNI, and no authority is needed.
         let named = match server_name.is_empty() || is_opportunistic {
             true => None,
             false => Some(by_name(key, ca, Arc::clone(&provider), &mut believed)?),
         };
         let name = match server_name {
-            // An address as a name means no SNI.
+            // Without a name the address is used, which means no SNI.
             "" => ServerName::from(address.ip()),
             text => ServerName::try_from(text.to_owned())
-                .map_err(|_| format!("{key} {address}: server_name \"{text}\" is no name of a host"))?,
+                .map_err(|_| format!("{key} {address}: server_name \"{text}\" is not the name of a host"))?,
         };
         let pins = spki_pins.iter().filter_map(pin).collect();
         let conditions = Conditions { is_opportunistic, ..Conditions::new(named, pins) };
@@ -124,10 +126,11 @@ impl BackendTls {
         Ok(Self { connector, name, fingerprint: believed.finish() })
     }
 
-    /// Does the handshake.
+    /// Makes the handshake.
     ///
     /// # Errors
-    /// Those of rustls inside of an `io::Error`: no TLS there, or another name, key or time.
+    /// An error of rustls inside of an `io::Error`: the server does not speak TLS, or has another name, key or
+    /// validity.
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection.
@@ -135,14 +138,14 @@ impl BackendTls {
         self.connector.connect(self.name.clone(), tcp).await
     }
 
-    /// Differs where another backend would be believed.
+    /// A number that differs if another server would be accepted.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
     }
 }
 
-/// The version of TLS on a connection, and the pin of the key that the backend has shown; `None`: it cannot be read.
+/// The version of TLS on a connection, and the pin of the backend's key. `None`: its certificate cannot be parsed.
 #[must_use]
 pub fn shown_by(stream: &BackendTlsStream) -> (TlsVersion, Option<String>) {
     let connection = stream.get_ref().1;
@@ -160,7 +163,7 @@ pub(super) fn pin(text: &String) -> Option<Pin> {
     STANDARD.decode(text).ok()?.try_into().ok()
 }
 
-/// What verifies a chain up to the authorities in `ca`, or up to the system's, for whoever compares nothing.
+/// A verifier of chains up to the authorities in `ca`, or up to the system's, for callers that do not compare it.
 pub(super) fn authorities(
     ca: &Path,
     provider: Arc<CryptoProvider>,
@@ -168,7 +171,7 @@ pub(super) fn authorities(
     by_name("backend", ca, provider, &mut DefaultHasher::new())
 }
 
-/// What verifies a chain up to the authorities in `ca`, or up to the system's.
+/// A verifier of chains up to the authorities in `ca`, or up to the system's.
 fn by_name(
     key: &str,
     ca: &Path,
@@ -186,7 +189,7 @@ fn by_name(
     for authority in authorities {
         authority.as_ref().hash(believed);
         let result = roots.add(authority);
-        // Of the system's some hundred, one that webpki cannot use is no reason not to start.
+        // One of the system's authorities that webpki cannot use does not prevent a start: there are some hundred.
         if let (Err(error), false) = (result, ca.as_os_str().is_empty()) {
             return Err(format!("{key}.ca: {}: no authority for servers: {error}", ca.display()));
         }
@@ -200,16 +203,17 @@ fn by_name(
     verifier.map_err(|error| format!("{key}.ca: {error}"))
 }
 
-/// Accepts a certificate whose chain and name are right, and whose key has a pin: each if it is configured.
+/// Accepts a certificate whose chain and name are right, and whose key has a pin: each condition only if it is
+/// configured.
 #[derive(Clone, Debug)]
 pub(super) struct Conditions {
     named: Option<Arc<WebPkiServerVerifier>>,
     pins: Vec<Pin>,
-    /// Whoever answers is accepted (RFC 8310 §5): an attacker who only listens learns nothing.
+    /// Any server is accepted (RFC 8310 §5): an attacker who only listens learns nothing.
     is_opportunistic: bool,
 }
 
-/// What one condition says of a certificate; `None`: it is not configured.
+/// The verdict of one condition. `None`: it is not configured.
 type Verdict = Option<Result<(), TlsError>>;
 
 impl Conditions {
@@ -251,7 +255,7 @@ impl Rule for Conditions {
     ) -> Result<(), TlsError> {
         match self.verdicts(leaf, chain, name, now) {
             _ if self.is_opportunistic => Ok(()),
-            // The config refuses that; rejecting every certificate is the safe failure.
+            // The config refuses that; to reject every certificate is the safe failure.
             (None, None) => Err(Refused::ApplicationVerificationFailure.into()),
             (by_name, by_pin) => {
                 by_name.transpose()?;

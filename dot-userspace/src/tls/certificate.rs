@@ -46,7 +46,7 @@ use crate::config;
 pub struct Identity {
     /// Path of the certificate, or "self-signed".
     pub name: String,
-    /// What the config says of it; `None`: it is self-signed.
+    /// Its entry in the config. `None`: it is self-signed.
     pub entry: Option<config::Certificate>,
     /// Leaf first.
     pub chain: Vec<CertificateDer<'static>>,
@@ -64,7 +64,7 @@ pub struct Identity {
     pub addresses: Vec<IpAddr>,
     /// A certificate authority's response about the leaf, to staple.
     pub staple: Option<Staple>,
-    /// Doubts, a line each; shown at start and by `dotd check`.
+    /// Warnings, a line each; shown at start and by `dotd check`.
     pub warnings: Vec<String>,
 }
 

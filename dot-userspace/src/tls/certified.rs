@@ -1,13 +1,13 @@
-//! What the certificates that clients can verify are valid for: names and addresses.
+//! The names and addresses of the certificates that clients can verify.
 //!
-//! Before: `certificate` loaded the identities. After: `worker` says of itself what they cover (RFC 9462).
-//! Never: takes the self-signed certificate of ours, which no client can verify by a name.
+//! Before: `certificate` loaded the identities. After: `worker` publishes what they cover (RFC 9462).
+//! Never: contains the self-signed certificate, which no client can verify by a name.
 
 use std::net::IpAddr;
 
 use super::{certificate::Identity, self_signed};
 
-/// What a certificate is valid for.
+/// The names and addresses of one certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certified {
     /// Names, wildcards left out.
@@ -19,7 +19,7 @@ pub struct Certified {
 }
 
 impl Certified {
-    /// What the certificates are valid for.
+    /// The entries of all certificates.
     #[must_use]
     pub fn all(identities: &[Identity]) -> Vec<Self> {
         let of_others = identities.iter().filter(|identity| identity.name != self_signed::NAME);
@@ -31,7 +31,7 @@ impl Certified {
         certified.collect()
     }
 
-    /// The name under which clients are to ask, `wanted` or the first, with what its certificate is valid for.
+    /// The name that clients should use, `wanted` or the first, with the entry of its certificate.
     #[must_use]
     pub fn designated<'a>(all: &'a [Self], wanted: &str) -> Option<(&'a str, &'a Self)> {
         all.iter().find_map(|certified| {

@@ -23,7 +23,7 @@ const EXPLICIT_OCTETS: usize = 8;
 pub const RECORDS_MAX: u64 = 1 << 24;
 /// Records that an exhausted key may still seal: close_notify or an alert, and the key update that replaces it.
 pub(super) const LAST_RECORDS: u64 = 16;
-/// The number of a key that another process uses: above all that it may seal.
+/// The number of a key that another process now uses: above the number of every record that it may seal.
 const GIVEN_AWAY: u64 = u64::MAX;
 /// Additional data in TLS 1.2: number, type, version, length.
 type Aad12 = [u8; 13];
@@ -39,7 +39,7 @@ pub enum Shape {
     Tls12Explicit,
 }
 
-/// An AEAD of ours.
+/// An AEAD that dotd offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suite {
     /// AES-128-GCM.
@@ -124,7 +124,8 @@ impl Cipher {
         made.ok_or_else(|| TlsError::General("a key of a length that its cipher does not have".into()))
     }
 
-    /// A key that has been in use: `number` is the next record's. `None`: a key of another length than the suite's.
+    /// A key that was used before: `number` is the next record's. `None`: the key has another length than the
+    /// suite's.
     #[must_use]
     pub fn going_on(
         suite: Suite,
@@ -137,7 +138,8 @@ impl Cipher {
         Some(Self { key: LessSafeKey::new(key), iv, number, shape: suite.shape(is_tls13) })
     }
 
-    /// The next key of a connection in TLS 1.3: its records count from 0. `None`: a key of another length than the suite's.
+    /// The next key of a connection in TLS 1.3: its records count from 0. `None`: the key has another length than the
+    /// suite's.
     #[must_use]
     pub fn renewed(suite: Suite, key: &[u8], iv: [u8; NONCE_OCTETS]) -> Option<Self> {
         Self::going_on(suite, key, iv, 0, true)
@@ -153,7 +155,7 @@ impl Cipher {
         self.iv
     }
 
-    /// Has it seal and open nothing any more: another process goes on with its numbers.
+    /// Makes this key seal and open nothing any more: another process continues with its numbers.
     pub(super) fn give_away(&mut self) {
         (self.iv, self.number) = ([0; NONCE_OCTETS], GIVEN_AWAY);
     }

@@ -3,7 +3,7 @@
 //! Before: octets of a new connection. After: [`Records`], and the octets behind the handshake; or the cause of its
 //! failure, with the alert among the octets to send.
 //! Holds: rustls's connection and the octets of one flight each way; at most those of one ClientHello.
-//! Never: waits, or gives rustls a record behind the handshake's last one, which [`Records`] must open.
+//! Never: waits, or gives rustls a record after the handshake's last one, which [`Records`] must open.
 //!
 //! Source: RFC 8446 §4 and §6.2, RFC 5246 §7.3.
 
@@ -204,8 +204,9 @@ impl<'a> Dialogue<'a> {
         self.shown = self.next;
     }
 
-    /// Whether the next record is close_notify in clear. rustls would wait on, because anybody on the path could have
-    /// sent it. But such an attacker could as well reset the connection, and a client that sends it waits for nothing.
+    /// Whether the next record is close_notify in clear. rustls would wait on, because any attacker on the path could
+    /// have sent it. But such an attacker could as well reset the connection, and a client that sends it waits for
+    /// nothing.
     fn is_goodbye(&self, header: Header) -> bool {
         let record = self.inbound.get(self.next..).unwrap_or_default();
         header.content_type == record::ALERT

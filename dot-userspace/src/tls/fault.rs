@@ -1,7 +1,7 @@
-//! What kind of failure a failed handshake with a backend is.
+//! Classifies a failed handshake with a backend.
 //!
-//! Before: `backend_tls` or `inquiry` failed. After: the kind is counted, and an operator hears how to mend it.
-//! Never: judges a certificate; it reads the verdict that rustls or our own rule gave.
+//! Before: `backend_tls` or `inquiry` failed. After: the kind is counted, and an operator learns the remedy.
+//! Never: judges a certificate; it reads the verdict of rustls or of dotd's own rule.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use rustls::{CertificateError as Refused, Error as TlsError};
 use super::backend_tls::WRONG_PIN;
 use crate::ledger::TlsFault;
 
-/// The kind of `error`, which a handshake ended with.
+/// The kind of `error`, with which a handshake ended.
 #[must_use]
 pub fn fault_of(error: &io::Error) -> TlsFault {
     if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
@@ -51,8 +51,8 @@ mod tests {
 
     use super::*;
 
-    /// Goal: each failure that an operator mends in its own way is told from the others. Method: errors as rustls, tokio and the
-    /// kernel give them.
+    /// Goal: failures with different remedies have different kinds. Method: errors as rustls, tokio and the kernel
+    /// return them.
     #[test]
     fn failures_are_told_apart() {
         let wrapped = |error: TlsError| fault_of(&io::Error::new(io::ErrorKind::InvalidData, error));

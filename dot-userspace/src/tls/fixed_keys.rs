@@ -1,8 +1,8 @@
 //! The keys of a TLS 1.2 connection, which never change.
 //!
-//! Before: rustls has extracted them. After: another process can go on with the connection.
-//! Holds: the two keys as octets: an AEAD does not give its key back.
-//! Never: leaves a key in memory that it gave back; writes or shows one.
+//! Before: rustls has extracted them. After: another process can continue the connection.
+//! Holds: the two keys as octets, because an AEAD does not give its key back.
+//! Never: leaves a copy of a key in memory after it was dropped; writes or shows a key.
 
 use std::fmt;
 
@@ -11,10 +11,10 @@ use zeroize::Zeroize;
 
 use super::{cipher::Suite, secrets::Side};
 
-/// The longest key of a suite that we offer.
+/// The longest key of a suite that dotd offers.
 const KEY_OCTETS_MAX: usize = 32;
 
-/// The client's key, and ours.
+/// The client's key, and the server's.
 pub struct FixedKeys {
     /// Their suite.
     pub suite: Suite,
@@ -34,7 +34,7 @@ impl Drop for FixedKeys {
 }
 
 impl FixedKeys {
-    /// These keys. `None`: their lengths are not those of the suite.
+    /// These keys. `None`: a length is not that of the suite.
     #[must_use]
     pub fn new(suite: Suite, client: &[u8], server: &[u8]) -> Option<Self> {
         let mut made = Self { suite, keys: [[0; KEY_OCTETS_MAX]; 2] };
@@ -45,7 +45,7 @@ impl FixedKeys {
         Some(made)
     }
 
-    /// Those that rustls has extracted: what comes in, and ours.
+    /// The keys that rustls has extracted.
     #[must_use]
     pub fn of(client: &ConnectionTrafficSecrets, server: &ConnectionTrafficSecrets) -> Option<Self> {
         Self::new(Suite::of(server)?, key_of(client)?, key_of(server)?)

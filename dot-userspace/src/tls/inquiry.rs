@@ -32,20 +32,20 @@ use super::{
 };
 use crate::config::TlsVersion;
 
-/// What a server must show, and what the client says.
+/// The required identity of a server, and the client's parameters.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// Where it is, for the name of a server that has none.
+    /// The address of the server, used as its name if it has none.
     pub address: IpAddr,
     /// Name that its certificate must be valid for.
     pub name: Option<String>,
-    /// Base64 SHA-256 of the public key that it must have; one must fit.
+    /// Base64 SHA-256 of the public key that it must have; one of them must match.
     pub pins: Vec<String>,
     /// PEM file of the authorities for the name; empty: the system's.
     pub ca: PathBuf,
-    /// Name in the ClientHello, where it is another; empty: none is said.
+    /// Name in the ClientHello, if it is another; empty: no SNI is sent.
     pub sni: Option<String>,
-    /// ALPN names, the preferred one first; none: the extension is not sent.
+    /// ALPN names, the preferred one first; empty: the extension is not sent.
     pub alpn: Vec<String>,
     /// The only version that is offered; `None`: both.
     pub version: Option<TlsVersion>,
@@ -61,32 +61,32 @@ pub struct Inquiry {
     name: ServerName<'static>,
 }
 
-/// A connection within TLS, for reads and writes that block.
+/// A connection over TLS, for blocking reads and writes.
 pub type InquiryStream = StreamOwned<ClientConnection, TcpStream>;
 
-/// What a handshake showed.
+/// The parameters and identity that a handshake showed.
 #[derive(Clone, Debug)]
 pub struct Shown {
     /// "TLS 1.3" or "TLS 1.2".
     pub version: &'static str,
     /// Cipher suite by its IANA name.
     pub suite: String,
-    /// Key exchange group; none where a TLS 1.2 session was resumed.
+    /// Key exchange group. `None`: a TLS 1.2 session was resumed.
     pub group: Option<String>,
     /// The ALPN name that the server chose.
     pub alpn: Option<String>,
     /// "full", "full after HelloRetryRequest" or "resumed".
     pub handshake: &'static str,
-    /// Leaf first; those of the full handshake where this one was resumed.
+    /// Leaf first; after a resumption, those of the full handshake.
     pub chain: Vec<CertificateFacts>,
-    /// Whether its chain and name are right; `None`: no name was asked for.
+    /// Whether its chain and name are right. `None`: no name was required.
     pub by_name: Option<Result<(), String>>,
-    /// Whether its key has a pin; `None`: none was asked for.
+    /// Whether its key has a pin. `None`: no pin was required.
     pub by_pin: Option<Result<(), String>>,
 }
 
 impl Shown {
-    /// Whether all that was asked for holds, and something was.
+    /// Whether every requirement is met, and there was one.
     #[must_use]
     pub fn is_authentic(&self) -> bool {
         let verdicts = [&self.by_name, &self.by_pin];
@@ -99,18 +99,19 @@ impl Inquiry {
     /// Reads the files that `wanted` names.
     ///
     /// # Errors
-    /// One line: a file that cannot be read, a name or a pin that is none.
+    /// One line: a file cannot be read, or a name or a pin is invalid.
     pub fn new(wanted: &Wanted) -> Result<Self, String> {
         let provider = Arc::new(provider::default_provider());
         let named = wanted.name.as_ref().map(|_| authorities(&wanted.ca, Arc::clone(&provider)));
         let pins = wanted.pins.iter().map(|text| {
-            pin(text)
-                .ok_or_else(|| format!("\"{text}\" is no pin: Base64 of 32 octets, as `dotd pin` prints"))
+            pin(text).ok_or_else(|| {
+                format!("\"{text}\" is not a pin: use Base64 of 32 octets, as `dotd pin` prints")
+            })
         });
         let pins = pins.collect::<Result<_, _>>()?;
         let conditions = Conditions::new(named.transpose()?, pins);
         let host = |text: &str| {
-            ServerName::try_from(text.to_owned()).map_err(|_| format!("\"{text}\" is no name of a host"))
+            ServerName::try_from(text.to_owned()).map_err(|_| format!("\"{text}\" is not the name of a host"))
         };
         let own = ServerName::from(wanted.address);
         let name = wanted.name.as_deref().map_or_else(|| Ok(own.clone()), host)?;
@@ -124,7 +125,7 @@ impl Inquiry {
         Ok(Self { config: Arc::new(config), sni, conditions, name })
     }
 
-    /// Does the handshake over a connection whose time-outs the caller has set.
+    /// Makes the handshake over a connection whose timeouts the caller has set.
     ///
     /// # Errors
     /// No TLS, an alert, a signature that is wrong, or the connection's end.
@@ -166,7 +167,7 @@ impl Inquiry {
     }
 }
 
-/// A reason of rustls's without the words that every reason begins with.
+/// The reason of rustls, without the words that every reason begins with.
 fn in_words(error: &TlsError) -> String {
     let text = error.to_string();
     let begins = ["invalid peer certificate: ", "unexpected error: "];

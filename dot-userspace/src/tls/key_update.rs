@@ -32,7 +32,7 @@ impl Partial {
         self.octets
     }
 
-    /// One of which so many octets have come. `None`: it would be whole.
+    /// A KeyUpdate of which this many octets have come. `None`: it would be complete.
     #[must_use]
     pub fn of(octets: u8) -> Option<Self> {
         (usize::from(octets) <= FRONT.len()).then_some(Self { octets })

@@ -32,7 +32,7 @@ const KEY_UPDATES_MAX: u16 = 256;
 /// Warnings of one connection: rustls's limit.
 const WARNINGS_MAX: u8 = 4;
 
-/// Why no further record is opened.
+/// The reason why no further record is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closing {
     /// The peer sent close_notify.
@@ -56,9 +56,9 @@ pub struct Taken {
     pub closing: Option<Closing>,
 }
 
-/// What the keys of a connection come from.
+/// The source of a connection's keys.
 enum Keys {
-    /// Secrets, which make the next keys too (TLS 1.3).
+    /// Secrets, from which the next keys are derived too (TLS 1.3).
     Changing(TrafficSecrets),
     /// The keys themselves (TLS 1.2).
     Fixed(FixedKeys),
@@ -68,7 +68,7 @@ enum Keys {
 pub struct Records {
     opener: Cipher,
     sealer: Cipher,
-    /// What both keys come from.
+    /// The source of both keys.
     keys: Box<Keys>,
     /// The front of a key update, if its record ended before it did.
     partial: Partial,
@@ -104,7 +104,7 @@ impl Records {
         matches!(*self.keys, Keys::Changing(_))
     }
 
-    /// Its client may resume this session, unless the connection fails.
+    /// The session that the client may resume, unless the connection fails.
     pub(super) fn keep(&mut self, session: OfConnection) {
         self.session = Some(Box::new(session));
     }

@@ -1,10 +1,10 @@
 //! The two traffic secrets of a TLS 1.3 connection, from which its keys and the next keys are derived.
 //!
-//! Before: rustls derives them in a handshake and logs them, on the thread that drives it. After: `records` has the keys after
-//! a KeyUpdate.
-//! Holds: two secrets, some 100 octets, where rustls's own state for this purpose is a key schedule, the client's certificates and
-//! more.
-//! Never: leaves a secret in memory that it gave back; writes or shows one.
+//! Before: rustls derives them in a handshake and logs them, on the thread that drives it. After: `records` has the
+//! keys after a KeyUpdate.
+//! Holds: two secrets, some 100 octets; rustls's own state for this would be a key schedule, the client's
+//! certificates and more.
+//! Never: leaves a copy of a secret in memory after it was dropped; writes or shows one.
 //!
 //! Source: RFC 8446 §7.1 to §7.3.
 
@@ -17,17 +17,18 @@ use zeroize::Zeroize;
 use super::cipher::{NONCE_OCTETS, Suite};
 use crate::octets::Octets;
 
-/// The longest hash of a suite that we offer: SHA-384.
+/// The longest hash of a suite that dotd offers: SHA-384.
 const SECRET_OCTETS_MAX: usize = 48;
-/// As rustls calls them.
+/// The labels of rustls.
 const LABELS: [&str; 2] = ["CLIENT_TRAFFIC_SECRET_0", "SERVER_TRAFFIC_SECRET_0"];
 
 thread_local! {
-    /// What the handshake on this thread has logged last, if it has not taken it. rustls tells nobody else.
+    /// The secrets that the last handshake on this thread logged, until it takes them. rustls reports them only
+    /// through the log.
     static LOGGED: Cell<[Secret; 2]> = const { Cell::new([Secret::NONE; 2]) };
 }
 
-/// One traffic secret; empty: there is none.
+/// One traffic secret; empty if there is none.
 struct Secret {
     octets: [u8; SECRET_OCTETS_MAX],
     length: u8,
@@ -46,7 +47,7 @@ impl Secret {
         self.octets.get(..usize::from(self.length)).unwrap_or_default()
     }
 
-    /// Gives the key and the IV of it (RFC 8446 §7.3).
+    /// Derives the key and the IV of the secret (RFC 8446 §7.3).
     fn with_key<R>(
         &self,
         suite: Suite,
@@ -69,10 +70,10 @@ impl Drop for Secret {
     }
 }
 
-/// What a handshake has logged: the client's secret, and the server's.
+/// The secrets that a handshake has logged: the client's, and the server's.
 pub struct Handed([Secret; 2]);
 
-/// What rustls has just logged on this thread, if it did.
+/// The secrets that rustls has just logged on this thread. `None`: it has not.
 #[must_use]
 pub fn take_logged() -> Option<Handed> {
     let logged = LOGGED.replace([Secret::NONE; 2]);
@@ -92,17 +93,17 @@ impl fmt::Debug for TrafficSecrets {
     }
 }
 
-/// Whose records a key protects.
+/// The side whose records a key protects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// Those that come in.
+    /// The client's records.
     Client,
-    /// Ours.
+    /// The server's records.
     Server,
 }
 
 impl TrafficSecrets {
-    /// Secrets that a handshake has logged, for a connection of this suite. `None`: they have another length.
+    /// The secrets that a handshake has logged, for a connection of this suite. `None`: they have another length.
     #[must_use]
     pub fn new(suite: Suite, Handed([client, server]): Handed) -> Option<Self> {
         let octets = secret_octets(suite);
@@ -110,7 +111,7 @@ impl TrafficSecrets {
         is_whole.then_some(Self { suite, client, server })
     }
 
-    /// The next secret of one side takes the place of the last one (RFC 8446 §7.2); gives the key and the IV of it.
+    /// Replaces the secret of one side by the next one (RFC 8446 §7.2); derives its key and IV.
     pub fn renew<R>(
         &mut self,
         side: Side,
@@ -128,7 +129,7 @@ impl TrafficSecrets {
         Some(made)
     }
 
-    /// Gives the key and the IV that one side uses now.
+    /// Derives the key and the IV that one side uses now.
     pub fn current<R>(
         &self,
         side: Side,
@@ -150,7 +151,7 @@ impl TrafficSecrets {
         out.extend_from_slice(self.server.octets());
     }
 
-    /// Reads what [`TrafficSecrets::write`] wrote of a connection of this suite.
+    /// Decodes the octets of [`TrafficSecrets::write`] for a connection of this suite.
     #[must_use]
     pub fn read(suite: Suite, octets: &mut Octets<'_>) -> Option<Self> {
         let count = secret_octets(suite);
@@ -172,7 +173,7 @@ impl Suite {
     }
 }
 
-/// Octets of a secret of this suite: as many as its hash has.
+/// Octets of a secret of this suite: the output length of its hash.
 fn secret_octets(suite: Suite) -> usize {
     hash(suite).hmac_algorithm().digest_algorithm().output_len()
 }
@@ -203,7 +204,7 @@ fn expand(suite: Suite, secret: &[u8], label: &[u8], out: &mut [u8]) -> Option<(
     secret.expand(&label, Length(out.len())).ok()?.fill(out).ok()
 }
 
-/// Keeps the secrets that a handshake logs for that handshake.
+/// Keeps the secrets that a handshake logs, for that handshake.
 #[derive(Debug)]
 pub struct Logged;
 
@@ -227,8 +228,8 @@ impl KeyLog for Logged {
 mod tests {
     use super::*;
 
-    /// Goal: keys come from secrets as RFC 8446 says. Method: the octets of RFC 8448 §3: the server's first traffic secret and
-    /// its key and IV, by the labels that a KeyUpdate uses. Covers: C-502
+    /// Goal: keys are derived from secrets as RFC 8446 says. Method: the octets of RFC 8448 §3: the server's first
+    /// traffic secret and its key and IV, by the labels that a KeyUpdate uses. Covers: C-502
     #[test]
     fn keys_are_those_of_rfc_8448() {
         let secret = [
@@ -242,7 +243,8 @@ mod tests {
         assert_eq!(iv, [0xcf, 0x78, 0x2b, 0x88, 0xdd, 0x83, 0x54, 0x9a, 0xad, 0xf1, 0xe9, 0x84]);
     }
 
-    /// Goal: a handshake gets what it logged, once, and only what fits its suite. Method: secrets of each length.
+    /// Goal: a handshake gets the secrets that it logged, once, and only if they fit its suite. Method: secrets of
+    /// each length.
     #[test]
     fn logged_secrets_are_taken_once() {
         let log = |octets: usize| LABELS.iter().for_each(|label| Logged.log(label, &[], &vec![7; octets]));

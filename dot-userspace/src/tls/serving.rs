@@ -1,4 +1,5 @@
-//! What the workers serve: versions, certificates by name, tickets. Immutable; a reload makes a new one.
+//! The TLS configuration of the workers: versions, certificates by name, tickets. Immutable; a reload makes a new
+//! one.
 //!
 //! Before: `certificate` loaded and checked the identities. After: `handshake::accept` uses it.
 //! Holds: which certificate is chosen for which SNI.
@@ -57,7 +58,7 @@ pub struct Serving {
     pub(super) checks_clients: bool,
     /// Sessions of clients without tickets.
     pub(super) sessions: Arc<Sessions>,
-    /// What each certificate of an authority is valid for.
+    /// The names and addresses of each certificate that an authority issued.
     pub certified: Arc<[Certified]>,
 }
 

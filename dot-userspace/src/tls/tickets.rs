@@ -1,9 +1,10 @@
-//! Session tickets without server state: any worker, and with a secret any node, resumes what another began.
+//! Session tickets without server state: any worker, and with a secret any node, resumes a session that another
+//! began.
 //!
-//! Before: start has a rotation and perhaps a secret file. After: `serving` seals and opens tickets by it.
-//! Holds: without a secret, random keys of this process ([`process_keys`]); with one, keys that every node of a fleet derives
-//! alike ([`shared_keys`]). A ticket lives for two rotations at most.
-//! Never: writes a key anywhere but into octets for the keeper, which gives them to the next engine.
+//! Before: `start` has a rotation and perhaps a secret file. After: `serving` seals and opens tickets with the keys.
+//! Holds: without a secret, random keys of this process ([`process_keys`]); with one, keys that every node derives in
+//! the same way ([`shared_keys`]). A ticket lives for two rotations at most.
+//! Never: writes a key anywhere but into octets for the keeper, which passes them to the next engine.
 //!
 //! Source: RFC 8446 §4.6.1, RFC 5077 §4, RFC 8310 §9.
 
@@ -26,13 +27,13 @@ use shared_keys::SharedKeys;
 /// Fewest octets of a secret: as many as the keys that come from it.
 const SECRET_OCTETS_MIN: usize = 32;
 
-/// Why there are no ticket keys.
+/// The reason why there are no ticket keys.
 #[derive(Debug, Error)]
 pub enum TicketsError {
-    /// The kernel has none to give.
+    /// The kernel has no random numbers.
     #[error("no random numbers for session tickets")]
     Random,
-    /// The secret's file.
+    /// The secret's file cannot be read.
     #[error("tls.ticket_secret: {0}")]
     Unreadable(#[from] CertificateError),
     /// A short secret can be guessed from one ticket.
@@ -45,11 +46,11 @@ pub enum TicketsError {
         /// Its octets.
         octets: usize,
     },
-    /// The derivation refused.
+    /// HKDF refused.
     #[error("tls.ticket_secret: no key can be derived")]
     Derivation,
     /// Every node has the same keys.
-    #[error("tls.ticket_secret: the fleet's keys come from this file; write a new one on every node")]
+    #[error("tls.ticket_secret: all nodes derive their keys from this file; write a new one on every node")]
     Shared,
 }
 
@@ -57,18 +58,18 @@ pub enum TicketsError {
 #[derive(Clone, Debug)]
 pub struct Tickets {
     pub(super) keys: Arc<dyn ProducesTickets>,
-    /// The same, where they are this process's alone.
+    /// The same, if only this process has them.
     process_keys: Option<Arc<ProcessKeys>>,
-    /// What the tickets were given under: the certificates' keys and the clients' authorities.
+    /// The certificates' keys and the clients' authorities at the time when the tickets were issued.
     trust: Vec<String>,
     pub(super) sessions: Arc<Sessions>,
-    /// What is doubtful about the secret's file.
+    /// A warning about the secret's file.
     pub warning: Option<String>,
 }
 
 impl Tickets {
-    /// Keys for this process alone, or for the fleet that shares the file `secret` (an empty path: none).
-    /// Each is replaced after `rotation`.
+    /// Keys for this process only, or for all nodes that share the file `secret` (an empty path: none).
+    /// Each key is replaced after `rotation`.
     ///
     /// # Errors
     /// [`TicketsError`].
@@ -92,27 +93,27 @@ impl Tickets {
         Ok(Self { keys: Arc::new(keys), process_keys: None, trust: Vec::new(), sessions, warning })
     }
 
-    /// The same keys; clients hear of them under the certificates and authorities that `trust` names.
+    /// The same keys, for tickets that are issued under the certificates and authorities that `trust` names.
     #[must_use]
     pub fn given_under(self, trust: Vec<String>) -> Self {
         Self { trust, ..self }
     }
 
-    /// Whether they were given under this.
+    /// Whether their tickets are issued under these certificates and authorities.
     #[must_use]
     pub fn is_given_under(&self, trust: &[String]) -> bool {
         self.trust == trust
     }
 
-    /// Our own keys for the next engine; empty where the keys are a fleet's.
+    /// The process's own keys, for the next engine; empty if nodes share the keys.
     #[must_use]
     pub fn write(&self) -> Vec<u8> {
         let keys = self.process_keys.as_ref().and_then(|own| own.write());
         keys.map(|keys| [digest_of(&self.trust).as_ref(), &keys[..]].concat()).unwrap_or_default()
     }
 
-    /// Goes on with the keys that an engine wrote so long ago, if it gave tickets under the same certificates and authorities.
-    /// `false`: it begins anew.
+    /// Continues with the keys that an engine wrote this long ago, if it issued tickets under the same certificates
+    /// and authorities. `false`: the keys are new ones.
     pub fn read(&self, octets: &[u8], age: Duration) -> bool {
         let wanted = digest_of(&self.trust);
         let keys = octets.split_at_checked(wanted.as_ref().len());
@@ -120,17 +121,19 @@ impl Tickets {
         keys.zip(self.process_keys.as_ref()).is_some_and(|((_, keys), own)| own.read(keys, age).is_some())
     }
 
-    /// Another number for each key of our own, so that a rotation by time is noticed; nothing where the keys are a fleet's.
+    /// A number that changes with each key of the process, so that a rotation by time is noticed. `None`: nodes share
+    /// the keys.
     #[must_use]
     pub fn revision(&self) -> Option<u64> {
         self.process_keys.as_ref().and_then(|own| own.revision())
     }
 
-    /// Begins the next rotation now: a new key seals, the last one opens until the end of that rotation. `ends_old`: it opens
-    /// nothing any more, and no client resumes what it began before. On every worker, from this moment.
+    /// Starts the next rotation now: a new key seals, and the last one opens until the end of that rotation.
+    /// `ends_old`: the last one opens nothing any more, and no client resumes an earlier session. It takes effect on
+    /// every worker at once.
     ///
     /// # Errors
-    /// [`TicketsError::Shared`]: a fleet's keys are not one node's to change; [`TicketsError::Random`].
+    /// [`TicketsError::Shared`]: one node cannot change keys that nodes share; [`TicketsError::Random`].
     pub fn rotate(&self, ends_old: bool) -> Result<(), TicketsError> {
         let keys = self.process_keys.as_ref().ok_or(TicketsError::Shared)?;
         keys.rotate(ends_old).ok_or(TicketsError::Random)?;
@@ -171,7 +174,8 @@ mod tests {
 
     use super::*;
 
-    /// Goal: who reads the secret opens every ticket of the fleet: a file that every user may read draws a warning.
+    /// Goal: a user who reads the secret can open every ticket of all nodes: a file that every user may read causes a
+    /// warning.
     /// Covers: C-303
     #[test]
     fn a_secret_that_everybody_reads_is_warned_about() {

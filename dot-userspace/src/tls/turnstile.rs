@@ -1,10 +1,10 @@
 //! Lets handshakes pass a few at a time, so that a flood of them does not keep sessions waiting.
 //!
-//! Before: a message is whole that costs a signature, a key exchange or a certificate to verify, whichever records brought
-//! it. After: it may be computed in this turn, or in a later one.
-//! Holds: who waits. Most that passes is short: resumed, or the rest of a handshake that was signed. A quarter of each
-//! turn is for full handshakes, so that nobody starves.
-//! Never: outlives the handshake's deadline on its behalf: who gives up while it waits is passed over.
+//! Before: a message is complete that costs a signature, a key exchange or the verification of a certificate,
+//! whichever records carried it. After: it may be computed in this turn, or in a later one.
+//! Holds: the handshakes that wait. Most of a turn is for short steps: resumed handshakes, or the rest of a handshake
+//! that was signed. A quarter of each turn is for full handshakes, so that none starves.
+//! Never: extends a handshake's deadline: a handshake that gives up while it waits is skipped.
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,9 +20,9 @@ use tokio::{
 
 use crate::ledger::{Counter, Stage, WorkerCounters};
 
-/// Handshakes in one turn: some 1.5 ms for full ones, after which whoever can read is heard.
+/// Handshakes in one turn: some 1.5 ms for full ones; then the runtime checks its sockets.
 const TURN: u8 = 4;
-/// Of these, so many are kept for full handshakes while both kinds wait.
+/// This many of them are for full handshakes while both kinds wait.
 const FULL_SHARE: u8 = 1;
 
 /// A worker's turnstile.
@@ -35,7 +35,7 @@ pub struct Turnstile {
 }
 
 impl Turnstile {
-    /// Of the worker with these counters; nobody waits.
+    /// The turnstile of the worker with these counters; no handshake waits.
     #[must_use]
     pub fn new(counters: WorkerCounters) -> Self {
         Self {
@@ -62,7 +62,7 @@ impl Turnstile {
         let (sender, receiver) = oneshot::channel();
         let queue = if is_short { &self.short } else { &self.full };
         queue.borrow_mut().push_back(sender);
-        // The turnstile ends with its worker, and so does whoever waits.
+        // The turnstile ends with its worker, and so do the handshakes that wait.
         let _ = receiver.await;
         self.counters.stages().record(Stage::HandshakeTurn, since.elapsed());
     }
@@ -72,7 +72,7 @@ impl Turnstile {
         self.short.borrow().len() + self.full.borrow().len()
     }
 
-    /// Begins a turn whenever the runtime has looked at its sockets again. Runs until aborted.
+    /// Starts a turn each time the runtime has checked its sockets. Runs until aborted.
     pub async fn run(self: Rc<Self>) {
         loop {
             self.bell.notified().await;
@@ -92,7 +92,7 @@ impl Turnstile {
                 if is_full_due { (&self.full, &self.short) } else { (&self.short, &self.full) };
             let next = first.borrow_mut().pop_front().or_else(|| second.borrow_mut().pop_front());
             let Some(next) = next else { return };
-            // One that is gone takes nothing.
+            // A handshake that has ended uses no place.
             if next.send(()).is_ok() {
                 self.left.set(self.left.get() - 1);
                 full_left -= u8::from(is_full_due && full_left > 0);
@@ -109,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    /// Polls futures by hand: the turnstile's turns are what is tested.
+    /// Polls futures by hand: the test is about the turnstile's turns.
     mod futures_lite_free {
         use std::{
             future::Future,
@@ -122,7 +122,7 @@ mod tests {
         }
     }
 
-    /// Goal: a turn admits four, three of them resumed while both kinds wait; who left is passed over.
+    /// Goal: a turn admits four, three of them resumed while both kinds wait; a handshake that has ended is skipped.
     #[test]
     fn resumed_handshakes_pass_first_and_full_ones_do_not_starve() {
         let turnstile = Turnstile::new(WorkerCounters::default());

@@ -335,7 +335,7 @@ fn one_unusable_certificate_blocks_none() {
     dotd.rewrite_config(&config.clone().set("session", "idle_timeout", "\"7s\""));
     let said = dotd.operate(&["reload"]);
     assert!(!said.is_success && said.has("reloaded\n") && said.has(damaged), "{}", said.text);
-    assert!(said.has("; the one from before is served"), "{}", said.text);
+    assert!(said.has("; the previous certificate is served"), "{}", said.text);
     assert_eq!((by_name("one"), by_name("two")), (one.der.clone(), two.der.clone()));
     dotd.rewrite_config(&config.set("tls", "strict", "true"));
     let said = dotd.operate(&["reload"]);

@@ -1,15 +1,16 @@
-//! All certificates of a config together: one that cannot be used keeps none of the others from being served.
+//! All certificates of a config together: one that cannot be used does not prevent the others from being served.
 //!
-//! Before: a config, and what is served now. After: `start` serves the [`Loaded`] identities, and says each [`Fault`].
-//! Holds: what is served in the place of an entry that cannot be used: its identity from before, or nothing.
-//! Never: serves nothing at all: where no entry can be used, the first fault is the error of all.
+//! Before: a config, and the identities that are served now. After: `start` serves the [`Loaded`] identities, and
+//! reports each [`Fault`].
+//! Holds: the replacement for an entry that cannot be used: its previous identity, or nothing.
+//! Never: serves no certificate at all: if no entry can be used, the first fault is returned as the error.
 
 use std::{fmt, path::Path, time::SystemTime};
 
 use super::{super::self_signed, CertificateError, Identity, load_at, ocsp};
 use crate::config;
 
-/// What can be served of a config.
+/// The usable certificates of a config.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// In the order of the config; at least one.
@@ -31,24 +32,25 @@ impl Loaded {
 pub struct Fault {
     /// Path of the certificate, or "self-signed".
     pub name: String,
-    /// Why.
+    /// The reason.
     pub error: CertificateError,
-    /// Its identity from before is served.
+    /// Whether its previous identity is served.
     pub is_served: bool,
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let instead = if self.is_served { "the one from before is served" } else { "it is not served" };
+        let instead = if self.is_served { "the previous certificate is served" } else { "it is not served" };
         write!(formatter, "{}; {instead}", self.error)
     }
 }
 
-/// Reads every configured certificate or, if none is configured, the self-signed one of `state_dir`. In the place of one that
-/// cannot be used, its identity among those of `before` stays. With `tls.strict` each must be usable, and valid now.
+/// Reads every configured certificate or, if none is configured, the self-signed one of `state_dir`. An entry that
+/// cannot be used keeps its previous identity from `before`. With `tls.strict` each must be usable, and valid now.
 ///
 /// # Errors
-/// The first fault: of all, with `tls.strict`; else where no certificate can be used, and none has stayed as it was.
+/// The first fault: with `tls.strict`, of any entry; otherwise if no certificate can be used and none kept its
+/// identity.
 pub fn load_all(
     tls: &config::Tls,
     state_dir: &Path,
@@ -66,7 +68,7 @@ pub fn load_all(
     }
 }
 
-/// As [`load_all`], for the config that is served, some of whose files have changed: `tls.strict` ends nothing then.
+/// As [`load_all`], for the config that is served, some of whose files have changed: then `tls.strict` has no effect.
 ///
 /// # Errors
 /// No certificate can be used, and there is none from before.
@@ -95,7 +97,7 @@ pub fn load_again(
         let name =
             entry.map_or_else(|| self_signed::NAME.to_owned(), |entry| entry.cert.display().to_string());
         let old = before.iter().find(|identity| identity.name == name);
-        // An entry that is another one now, and cannot be used, is a mistake of the config.
+        // If the entry itself has changed and cannot be used, the config has a mistake.
         may_serve |= old.is_some_and(|old| old.entry.as_ref() == entry);
         loaded.faults.push(Fault { name, error, is_served: old.is_some() });
         loaded.identities.extend(old.cloned());
@@ -103,10 +105,11 @@ pub fn load_again(
     if may_serve { Ok(loaded) } else { Err(loaded.faults.swap_remove(0).error) }
 }
 
-/// Reads what [`load_all`] would at a start, without writing. `None` stands for a self-signed certificate that the next start
-/// makes.
+/// Reads the certificates as [`load_all`] would at a start, without writing. `None` stands for a self-signed
+/// certificate that the next start makes.
 ///
 /// # Errors
+/// Each certificate has its own.
 /// Each certificate has its own.
 #[must_use]
 pub fn preview_all(tls: &config::Tls, state_dir: &Path) -> Vec<Result<Option<Identity>, CertificateError>> {

@@ -12,9 +12,9 @@ pub enum CertificateError {
     Missing { path: PathBuf },
     #[error("{}: cannot be read ({source}): give the user that dotd runs as the right to read it", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("{}: is no regular file: name one", path.display())]
+    #[error("{}: is not a regular file: name one", path.display())]
     NotAFile { path: PathBuf },
-    #[error("{}: larger than {max} octets: a PEM chain is not; name the right file", path.display())]
+    #[error("{}: larger than {max} octets, too large for a PEM chain: name the right file", path.display())]
     TooLarge { path: PathBuf, max: u64 },
     #[error("{}: is empty: was a renewal interrupted? write it again", path.display())]
     Empty { path: PathBuf },
@@ -22,7 +22,7 @@ pub enum CertificateError {
     NotPem { path: PathBuf },
     #[error("{}: begins with a byte order mark, which hides its first line: save it as UTF-8 without one", path.display())]
     ByteOrderMark { path: PathBuf },
-    #[error("{}: is PKCS#12: convert it with `openssl pkcs12 -in FILE -nodes -out FILE.pem`, and name that for both `cert` and `key`", path.display())]
+    #[error("{}: is PKCS#12: convert it with `openssl pkcs12 -in FILE -nodes -out FILE.pem`, and name that file for both `cert` and `key`", path.display())]
     Pkcs12 { path: PathBuf },
     #[error("{}: PEM block is cut off or damaged ({reason}): write the file again", path.display())]
     Truncated { path: PathBuf, reason: String },
@@ -30,11 +30,11 @@ pub enum CertificateError {
     NoCertificate { path: PathBuf, hint: &'static str },
     #[error("{}: holds no private key{hint}", path.display())]
     NoKey { path: PathBuf, hint: &'static str },
-    #[error("{}: is encrypted and dotd asks for no passphrase: decrypt it with `openssl pkey -in FILE -out FILE`", path.display())]
+    #[error("{}: is encrypted, and dotd cannot ask for a passphrase: decrypt it with `openssl pkey -in FILE -out FILE`", path.display())]
     EncryptedKey { path: PathBuf },
-    #[error("{}: not a key dotd can use: take ECDSA P-256, P-384, Ed25519 or RSA of 2048 bits and more", path.display())]
+    #[error("{}: not a key that dotd can use: use ECDSA P-256, P-384, Ed25519 or RSA of 2048 bits and more", path.display())]
     UnsupportedKey { path: PathBuf },
-    #[error("{}: not a certificate TLS can use ({reason}): issue it again as X.509 version 3", path.display())]
+    #[error("{}: not a certificate that TLS can use ({reason}): issue it again as X.509 version 3", path.display())]
     Malformed { path: PathBuf, reason: String },
     #[error("{} is not the key of {}: name the key that the certificate was issued for", key.display(), cert.display())]
     KeyMismatch { cert: PathBuf, key: PathBuf },
@@ -46,7 +46,7 @@ pub enum CertificateError {
     NotYetValid { path: PathBuf, not_before: String },
     #[error("{}: too weak ({reason}): issue it again with ECDSA P-256 and SHA-256", path.display())]
     Weak { path: PathBuf, reason: String },
-    #[error("{}: not an OCSP response to staple ({reason}): fetch it with `openssl ocsp -respout`, in DER, or take `ocsp` out", path.display())]
+    #[error("{}: not an OCSP response to staple ({reason}): fetch it with `openssl ocsp -respout`, in DER, or remove `ocsp`", path.display())]
     Staple { path: PathBuf, reason: String },
     #[error("{}: the certificate is revoked: have another one issued", path.display())]
     Revoked { path: PathBuf },

@@ -169,7 +169,7 @@ fn serves(certificate: &X509Certificate<'_>) -> bool {
 /// A time of a certificate, for people.
 pub(super) fn date(time: SystemTime) -> String {
     ASN1Time::from_timestamp(unix(time))
-        .map_or_else(|_| "a date beyond all calendars".to_owned(), |time| time.to_string())
+        .map_or_else(|_| "a date out of range".to_owned(), |time| time.to_string())
 }
 
 /// Seconds since 1970, the unit in certificates.

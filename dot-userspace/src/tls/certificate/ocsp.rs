@@ -1,9 +1,9 @@
-//! OCSP responses from files: an authority's word about a leaf, to staple in its handshakes.
+//! OCSP responses from files: an authority's statement about a leaf, to staple in its handshakes.
 //!
 //! Before: `ocsp` of a certificate names a DER file that another program fetches. After: `serving` staples it.
-//! Holds: which files are refused (no response, "revoked"), and which are not stapled, with a warning, because the
-//! certificate is good without them: no file, an authority that refuses to answer or does not know the certificate, a
-//! response about another certificate (before or after a renewal), or an expired one.
+//! Holds: the rule which files are refused (not a response, "revoked"), and which are not stapled, with a warning,
+//! because the certificate is good without them: no file, an authority that refuses to answer or does not know the
+//! certificate, a response about another certificate (before or after a renewal), or an expired one.
 //! Never: fetches a response, or checks its signature: the client, which knows the authority, does.
 //!
 //! Source: RFC 6960 §4.2, RFC 6066 §8, RFC 9325 §7.5.
@@ -29,7 +29,7 @@ use super::{CertificateError, pem};
 pub struct Staple {
     /// The octets to send.
     pub der: Vec<u8>,
-    /// It is valid until then (`nextUpdate`). `None`: without end.
+    /// The end of its validity (`nextUpdate`). `None`: it has none.
     pub until: Option<SystemTime>,
 }
 
@@ -49,21 +49,21 @@ pub(super) fn load(
     };
     let single = match find(&octets, chain) {
         Ok(single) => single,
-        Err(Flaw::Doubt(doubt)) => return unstapled(&format!("the OCSP response is of no use: {doubt}")),
+        Err(Flaw::Doubt(doubt)) => return unstapled(&format!("the OCSP response is unusable: {doubt}")),
         Err(Flaw::Broken(reason)) => return Err(CertificateError::Staple { path: path.into(), reason }),
     };
     match single.cert_status {
         CertStatus::Good(_) => {}
         CertStatus::Revoked(_) => return Err(CertificateError::Revoked { path: path.into() }),
         CertStatus::Unknown(_) => {
-            return unstapled("the OCSP response is of no use: its authority does not know the certificate");
+            return unstapled("the OCSP response is unusable: its authority does not know the certificate");
         }
     }
     let until = single.next_update.map(time_of);
     let doubt = if time_of(single.this_update) > now + CLOCK_SKEW {
-        Some("is not true yet: correct this machine's clock")
+        Some("is not valid yet: correct this machine's clock")
     } else if until.is_some_and(|until| until <= now) {
-        Some("is no longer true: fetch it anew")
+        Some("has expired: fetch it again")
     } else {
         None
     };
@@ -88,7 +88,7 @@ fn find(octets: &[u8], chain: &[CertificateDer<'_>]) -> Result<SingleResponse, F
     if octets.len() > STAPLE_OCTETS_MAX {
         return Err(Flaw::Broken(format!("{} octets, more than {STAPLE_OCTETS_MAX}", octets.len())));
     }
-    let broken = |error: der::Error| Flaw::Broken(format!("not DER of one: {error}"));
+    let broken = |error: der::Error| Flaw::Broken(format!("not a response in DER: {error}"));
     let response = OcspResponse::from_der(octets).map_err(broken)?;
     let bytes = match (response.response_status, response.response_bytes) {
         (OcspResponseStatus::Successful, Some(bytes)) if bytes.response_type == BASIC => bytes.response,

@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use super::CertificateError;
 use crate::disk;
 
-/// What a file says; wiped when it is dropped, because it may be a key.
+/// The content of a file; wiped when it is dropped, because it may be a key.
 type Text = Zeroizing<Vec<u8>>;
 
 /// Reads a file that the config names, whole.
@@ -32,7 +32,7 @@ pub(in crate::tls) fn read(path: &Path) -> Result<Text, CertificateError> {
     read_open(path, disk::open_named(path)).map(|(text, _)| text)
 }
 
-/// The same for a key or a secret; warns if every user of the machine may read it.
+/// The same for a key or a secret; returns a warning if every user of the machine may read it.
 pub(in crate::tls) fn read_secret(
     path: &Path,
     what: &str,
@@ -120,7 +120,7 @@ pub(in crate::tls) fn key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'sta
     }
 }
 
-/// Refuses a text that is not PEM, and one whose first line is hidden, and says what it is.
+/// Refuses a text that is not PEM, and one whose first line is hidden, and names its format.
 fn refuse_other_form(path: &Path, text: &[u8]) -> Result<(), CertificateError> {
     let path = || PathBuf::from(path);
     if [UTF8_MARK, UTF16_LE_MARK, UTF16_BE_MARK].iter().any(|mark| text.starts_with(mark)) {
@@ -161,7 +161,8 @@ fn contains(text: &[u8], wanted: &[u8]) -> bool {
 }
 
 const BEGIN_CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
-const JOINED: &str = "a BEGIN line is no line of its own: were two files joined without a line's end?";
+const JOINED: &str =
+    "a BEGIN line does not start on a line of its own: were two files joined without a newline?";
 /// A mark that some editors write in front of a text.
 const UTF8_MARK: &[u8] = &[0xef, 0xbb, 0xbf];
 const UTF16_LE_MARK: &[u8] = &[0xff, 0xfe];

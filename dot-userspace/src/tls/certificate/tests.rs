@@ -104,15 +104,18 @@ fn each_broken_file_has_its_line() {
     let at = |name: &str| files.folder.path().join(name);
     for (name, expected) in [
         ("absent.pem", "absent.pem: no such file: put it there or correct its name in the config"),
-        ("folder", "folder: is no regular file: name one"),
-        ("large.pem", "large.pem: larger than 1048576 octets: a PEM chain is not; name the right file"),
+        ("folder", "folder: is not a regular file: name one"),
+        (
+            "large.pem",
+            "large.pem: larger than 1048576 octets, too large for a PEM chain: name the right file",
+        ),
         ("empty.pem", "empty.pem: is empty: was a renewal interrupted? write it again"),
         ("text.pem", "text.pem: is not PEM: convert it with"),
         ("cut.pem", "cut.pem: PEM block is cut off or damaged (no END line): write the file again"),
         ("damaged.pem", "damaged.pem: PEM block is cut off or damaged (not Base64): write the file again"),
         ("request.pem", "request.pem: holds no certificate but a request for one: have it signed first"),
         ("key.pem", "key.pem: holds no certificate but a key: are `cert` and `key` swapped?"),
-        ("not-asn1.pem", "not-asn1.pem: not a certificate TLS can use ("),
+        ("not-asn1.pem", "not-asn1.pem: not a certificate that TLS can use ("),
     ] {
         let line = line(&files, &load(&at(name), &secret).unwrap_err());
         assert!(line.starts_with(expected), "{name}: {line}");
@@ -120,17 +123,17 @@ fn each_broken_file_has_its_line() {
     for (name, expected) in [
         ("absent.pem", "absent.pem: no such file"),
         ("cert.pem", "cert.pem: holds no private key but a certificate: are `cert` and `key` swapped?"),
-        ("encrypted.pem", "encrypted.pem: is encrypted and dotd asks for no passphrase"),
-        ("not-a-key.pem", "not-a-key.pem: not a key dotd can use"),
+        ("encrypted.pem", "encrypted.pem: is encrypted, and dotd cannot ask for a passphrase"),
+        ("not-a-key.pem", "not-a-key.pem: not a key that dotd can use"),
     ] {
         let line = line(&files, &load(&cert, &at(name)).unwrap_err());
         assert!(line.starts_with(expected), "{name}: {line}");
     }
 }
 
-/// Goal: what hides a part of a file from a PEM parser, and what is another format, is named as what it is, by the loader and
-/// by the pin: none of it may be served in part. Method: an intermediate whose BEGIN line is joined to the line before, byte
-/// order marks, PKCS#12, an encrypted key; exact lines. Covers: C-302
+/// Goal: a file with a part that a PEM parser would skip, and a file in another format, are reported as what they
+/// are, by the loader and by the pin: none of them may be served in part. Method: an intermediate whose BEGIN line is
+/// joined to the line before, byte order marks, PKCS#12, an encrypted key; exact lines. Covers: C-302
 #[test]
 fn other_forms_are_named() {
     let (files, key) = (Files::new(), KeyPair::generate().unwrap());
@@ -151,7 +154,7 @@ fn other_forms_are_named() {
     files.write("both.p12", [&front[..], &[0xa0; 1000]].concat());
     files.write("encrypted.pem", key.serialize_pem().replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY"));
     let at = |name: &str| files.folder.path().join(name);
-    let joined = "PEM block is cut off or damaged (a BEGIN line is no line of its own: were two files joined without a line's end?)";
+    let joined = "PEM block is cut off or damaged (a BEGIN line does not start on a line of its own: were two files joined without a newline?)";
     let mark = "begins with a byte order mark, which hides its first line: save it as UTF-8 without one";
     let pkcs12 = "is PKCS#12: convert it with `openssl pkcs12";
     for (name, expected) in [
@@ -176,7 +179,7 @@ fn other_forms_are_named() {
         let line = line(&files, &load(&cert, &at(name)).unwrap_err());
         assert!(line.starts_with(&format!("{name}: {expected}")), "{line}");
     }
-    let encrypted = "encrypted.pem: is encrypted and dotd asks for no passphrase";
+    let encrypted = "encrypted.pem: is encrypted, and dotd cannot ask for a passphrase";
     let said = line(&files, &pin_of_file(&at("encrypted.pem")).unwrap_err());
     assert!(said.starts_with(encrypted), "{said}");
     let said = line(&files, &load(&at("encrypted.pem"), &secret).unwrap_err());
@@ -204,7 +207,7 @@ fn refuses_another_key() {
     );
 }
 
-/// Goal: the days before and after a certificate's life are told, the seconds inside are not.
+/// Goal: times before and after a certificate's validity are reported, times within it are not.
 /// Method: the same pair at four times. Covers: C-69.
 #[test]
 fn knows_its_life() {
@@ -246,7 +249,7 @@ fn refuses_weak() {
     }
 }
 
-/// Goal: what works but will trouble somebody is said at start. Covers: C-69.
+/// Goal: a certificate that works but will cause trouble gets a warning at start. Covers: C-69.
 #[test]
 fn warns_about_the_doubtful() {
     let (files, key) = (Files::new(), KeyPair::generate().unwrap());
@@ -269,8 +272,8 @@ fn warns_about_the_doubtful() {
     assert_warned(issue(&key, |_| {}) + &stranger, "certificate 2 of the chain did not issue the one before");
 }
 
-/// Goal: a chain in the right order brings no warning; one whose issuer has expired does, and so does a leaf alone that
-/// another one issued. Covers: C-301
+/// Goal: a chain in the right order gets no warning; one with an expired issuer does, and so does a leaf without the
+/// issuer that signed it. Covers: C-301
 #[test]
 fn looks_at_the_chain() {
     let (files, key) = (Files::new(), KeyPair::generate().unwrap());
@@ -312,9 +315,9 @@ fn two(files: &Files) -> config::Tls {
     config::Tls { certificates: vec![entry("one"), entry("two")], ..config::Tls::default() }
 }
 
-/// Goal: all certificates of a config come in its order; one that cannot be used keeps none of the others back, and its identity
-/// from before stays, unless all must be usable. Method: a key that is gone, with and without an identity from before; an entry
-/// that is another one now, beside a good one and alone.
+/// Goal: the certificates of a config are loaded in its order; one that cannot be used does not prevent the others
+/// from loading, and its previous identity stays, unless all must be usable. Method: a missing key, with and without
+/// a previous identity; an entry that has changed, beside a good one and alone.
 #[test]
 fn one_fault_keeps_no_other_back() {
     let files = Files::new();
@@ -337,7 +340,7 @@ fn one_fault_keeps_no_other_back() {
     assert!(said.contains("one.key: no such file") && said.ends_with("; it is not served"), "{said}");
     let later = load_all(&tls, &nowhere, &before.identities).unwrap();
     assert_eq!(names(&later), ["one.pem", "two.pem"]);
-    assert!(later.has_new() && later.faults[0].to_string().ends_with("; the one from before is served"));
+    assert!(later.has_new() && later.faults[0].to_string().ends_with("; the previous certificate is served"));
     tls.strict = true;
     assert!(matches!(load_all(&tls, &nowhere, &before.identities), Err(CertificateError::Missing { .. })));
     assert!(load_again(&tls, &nowhere, &before.identities).is_ok(), "what is served goes on");
@@ -353,8 +356,8 @@ fn one_fault_keeps_no_other_back() {
     assert!(matches!(changed, Err(CertificateError::Missing { .. })), "a mistake of the config");
 }
 
-/// Goal: dates keep a certificate from being served only where the config demands it. Method: one that has expired, and one that
-/// is not valid yet.
+/// Goal: dates prevent a certificate from being served only if the config demands that. Method: one that has expired,
+/// and one that is not valid yet.
 #[test]
 fn dates_end_nothing_unless_demanded() {
     let (files, key) = (Files::new(), KeyPair::generate().unwrap());

@@ -1,4 +1,4 @@
-//! What is sealed is what is opened, in every shape, and nothing else is.
+//! What is sealed can be opened, in every shape, and nothing else can.
 
 use rustls::crypto::cipher::{AeadKey, Iv};
 
@@ -98,8 +98,9 @@ fn record13(inner: &[u8]) -> Vec<u8> {
     [record, body].concat()
 }
 
-/// Goal: what is inside a record of TLS 1.3 may be 2^14 + 1 octets with its type and its padding, and must have a type
-/// (RFC 8446 §5.2, §5.4). Method: sealed by hand, all of it content, nearly all of it padding; nothing, and zeros.
+/// Goal: the plaintext of a record of TLS 1.3 may have 2^14 + 1 octets with its type and its padding, and must have a
+/// type (RFC 8446 §5.2, §5.4). Method: records sealed by hand, one full of content, one nearly full of padding; an
+/// empty one, and one of zeros.
 /// Covers: C-270, C-272, C-273
 #[test]
 fn the_inside_of_a_record_is_bounded_with_its_padding() {

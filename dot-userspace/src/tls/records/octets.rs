@@ -1,10 +1,10 @@
-//! The records of a connection as octets, for a process that goes on with it.
+//! The encoding of a connection's records, for a process that continues the connection.
 //!
-//! Before: a connection between two records, or in the middle of one. After: these records seal and open nothing any more;
-//! others, made of the octets, go on with the next number.
-//! Holds: the form: `[version: 12 or 13][suite][number in: u64][number out: u64]`, in TLS 1.3 the two secrets, in TLS 1.2 key and
-//! IV of each side, then `[octets of a KeyUpdate][useless records][warnings][key updates: u16]`.
-//! Never: has two processes seal under one number: who writes the octets has given its keys away.
+//! Before: a connection between two records, or in the middle of one. After: this object seals and opens nothing any
+//! more; another one, decoded from the octets, continues with the next number.
+//! Holds: the encoding: `[version: 12 or 13][suite][number in: u64][number out: u64]`, in TLS 1.3 the two secrets, in
+//! TLS 1.2 key and IV of each side, then `[octets of a KeyUpdate][useless records][warnings][key updates: u16]`.
+//! Never: lets two processes seal under one number: a process that writes the octets has given its keys away.
 //!
 //! Source: RFC 8446 §5.3, RFC 5288 §3: a nonce is never used twice.
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::octets::Octets;
 
-/// Most octets of the form: two secrets of SHA-384, and what is around them.
+/// Most octets of the encoding: two secrets of SHA-384, and the fields around them.
 pub const RECORDS_OCTETS_MAX: usize = 160;
 
 const TLS12: u8 = 12;
@@ -28,8 +28,8 @@ const TLS13: u8 = 13;
 const SUITES: [Suite; 3] = [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::Chacha20Poly1305];
 
 impl Records {
-    /// Appends the form to `out`, which must have room for [`RECORDS_OCTETS_MAX`]: a vector that grows leaves secrets behind.
-    /// Neither opens nor seals afterwards.
+    /// Appends the encoding to `out`, which must have room for [`RECORDS_OCTETS_MAX`], because a vector that grows
+    /// leaves copies of secrets behind. The object neither opens nor seals afterwards.
     pub fn hand_over(&mut self, out: &mut Vec<u8>) {
         let (version, suite) = match &*self.keys {
             Keys::Changing(secrets) => (TLS13, secrets.suite()),
@@ -52,11 +52,11 @@ impl Records {
         out.extend_from_slice(&self.key_updates.to_be_bytes());
         self.opener.give_away();
         self.sealer.give_away();
-        // The next process has no such session that could be resumed.
+        // The next process has no session store in which this session could be resumed.
         self.session = None;
     }
 
-    /// Reads what [`Records::hand_over`] wrote. `None`: it did not write that.
+    /// Decodes the octets of [`Records::hand_over`]. `None`: they are invalid.
     #[must_use]
     pub fn read(octets: &mut Octets<'_>) -> Option<Self> {
         let version = octets.u8().filter(|version| matches!(*version, TLS12 | TLS13))?;

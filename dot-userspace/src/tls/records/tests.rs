@@ -1,5 +1,5 @@
-//! Records against rustls's own client, in memory: what one side says is what the other hears, and what is not
-//! right ends the connection with the alert for it.
+//! Records against rustls's own client, in memory: each side reads what the other sends, and an invalid record ends
+//! the connection with the alert for it.
 
 mod octets;
 
@@ -34,7 +34,7 @@ use crate::{
 struct Pair {
     client: ClientConnection,
     records: Records,
-    /// What the server has for the client.
+    /// Octets of the server for the client.
     to_client: Vec<u8>,
 }
 
@@ -91,14 +91,14 @@ fn shake_hands(suites: &[SupportedCipherSuite], version: &'static SupportedProto
     Pair { client, records, to_client }
 }
 
-/// Moves what the client has to send into `wire`.
+/// Moves the client's octets into `wire`.
 fn say(client: &mut ClientConnection, wire: &mut Vec<u8>) {
     while client.wants_write() {
         client.write_tls(wire).unwrap();
     }
 }
 
-/// Lets the client hear `wire`; gives its plaintext.
+/// Lets the client read `wire`; returns its plaintext.
 fn hear(client: &mut ClientConnection, wire: &mut Vec<u8>) -> Result<Vec<u8>, TlsError> {
     let mut rest = &wire[..];
     let mut plaintext = Vec::new();
@@ -118,7 +118,7 @@ impl Pair {
         shake_hands(&[suite(CipherSuite::TLS13_AES_128_GCM_SHA256)], &TLS13)
     }
 
-    /// What the client says now, as the server hears it.
+    /// Sends `content` from the client; returns what the server reads.
     fn client_says(&mut self, content: &[u8]) -> (Vec<u8>, Taken) {
         self.client.writer().write_all(content).unwrap();
         let mut wire = Vec::new();
@@ -127,7 +127,7 @@ impl Pair {
         (wire[taken.plaintext.clone()].to_vec(), taken)
     }
 
-    /// What the server says now, as the client hears it.
+    /// Sends `content` from the server; returns what the client reads.
     fn server_says(&mut self, content: &[u8]) -> Result<Vec<u8>, TlsError> {
         self.records.seal(content, &mut self.to_client).unwrap();
         hear(&mut self.client, &mut self.to_client)
@@ -138,8 +138,8 @@ fn suite(name: CipherSuite) -> SupportedCipherSuite {
     *ALL_CIPHER_SUITES.iter().find(|suite| suite.suite() == name).unwrap()
 }
 
-/// Goal: the suite is the one that costs least, whatever a client puts first, unless that is ChaCha20: such a client
-/// has no AES in hardware.
+/// Goal: the cheapest suite is chosen, whatever a client prefers, unless it prefers ChaCha20: such a client has no
+/// AES in hardware.
 #[test]
 fn the_cheapest_suite_is_chosen_unless_the_client_has_no_aes() {
     const AES_128: CipherSuite = CipherSuite::TLS13_AES_128_GCM_SHA256;
@@ -173,7 +173,7 @@ fn every_suite_carries_both_directions() {
     }
 }
 
-/// Goal: a run that is cut anywhere gives its whole records now and the rest with the missing octets.
+/// Goal: octets that are cut anywhere give their whole records now and the rest with the missing octets.
 #[test]
 fn a_record_that_is_cut_waits_for_its_rest() {
     let mut pair = Pair::new();
@@ -192,7 +192,7 @@ fn a_record_that_is_cut_waits_for_its_rest() {
     assert_eq!(taken.used, rest.len());
 }
 
-/// Goal: a key update is followed, and answered when it asks for one, however often and between what.
+/// Goal: a key update is followed, and answered if it requests one, however often and between any records.
 #[test]
 fn key_updates_are_followed_in_both_directions() {
     let mut pair = Pair::new();
@@ -220,7 +220,7 @@ fn a_flood_of_key_updates_ends_the_connection() {
     assert_eq!(*last, Some(Closing::Broken(UNEXPECTED_MESSAGE)));
 }
 
-/// Goal: application data between them makes no number of key updates lawful: each costs us two derivations and an
+/// Goal: application data between key updates does not permit more of them: each costs dotd two derivations and an
 /// answer. Method: an octet and an update in turn. Covers: C-62, A-12
 #[test]
 fn key_updates_between_data_are_bounded() {
@@ -233,7 +233,7 @@ fn key_updates_between_data_are_bounded() {
     assert_eq!(pair.client_says(b"x").1.closing, Some(Closing::Broken(UNEXPECTED_MESSAGE)));
 }
 
-/// Goal: close_notify ends what is read, whatever follows; ours is understood as such.
+/// Goal: close_notify ends reading, whatever follows; the client understands dotd's close_notify.
 #[test]
 fn close_notify_is_heard_and_said() {
     let mut pair = Pair::new();
@@ -250,14 +250,14 @@ fn close_notify_is_heard_and_said() {
     assert!(pair.client.process_new_packets().unwrap().peer_has_closed());
 }
 
-/// Goal: each wrong record gets the alert that RFC 8446 names. Covers: A-48, C-63.
+/// Goal: each invalid record gets the alert that RFC 8446 names. Covers: A-48, C-63.
 #[test]
 fn what_is_wrong_gets_its_alert() {
     let forged = |wire: &mut Vec<u8>| *wire.last_mut().unwrap() ^= 1;
     let plain_alert = |wire: &mut Vec<u8>| *wire = vec![21, 3, 3, 0, 2, 1, 0];
     let change_cipher_spec = |wire: &mut Vec<u8>| *wire = vec![20, 3, 3, 0, 1, 1];
     let too_long = |wire: &mut Vec<u8>| *wire = vec![23, 3, 3, 0xff, 0xff];
-    // TLS 1.3 allows less than 1.2 does (RFC 8446 §5.2), whatever the record holds.
+    // TLS 1.3 allows less than 1.2 does (RFC 8446 §5.2), whatever the content of the record.
     let a_little_too_long = |wire: &mut Vec<u8>| *wire = [&[23, 3, 3, 0x41, 1][..], &[7; 0x4101]].concat();
     let no_tag = |wire: &mut Vec<u8>| *wire = vec![23, 3, 3, 0, 1, 0];
     type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
@@ -284,8 +284,8 @@ fn what_is_wrong_gets_its_alert() {
     }
 }
 
-/// Goal: a header that no record may have is answered before the rest of its record comes, which a client need not send
-/// (§5, §5.2). Method: headers alone, in both versions. Covers: C-268, C-271, C-286
+/// Goal: an invalid header is answered before the rest of its record comes, which a client need not send (§5, §5.2).
+/// Method: headers without their records, in both versions. Covers: C-268, C-271, C-286
 #[test]
 fn a_wrong_header_is_answered_at_once() {
     let tls12 = suite(CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256);
@@ -307,9 +307,10 @@ fn a_wrong_header_is_answered_at_once() {
     assert_eq!(taken.closing, Some(Closing::Broken(RECORD_OVERFLOW)), "what TLS 1.2 alone allows");
 }
 
-/// Goal: a key that has sealed all it may still says goodbye, and is still replaced where the peer asks for it; where even
-/// that is not possible the session ends, because a new key without a KeyUpdate is one that the peer does not know (§4.6.3,
-/// §5.5). Method: a sealer at its limit, and one beyond; an update that asks for one in return. Covers: C-266, C-275
+/// Goal: a key that has sealed all records that it may still sends close_notify, and is still replaced if the peer
+/// requests that; if even that is not possible the session ends, because the peer does not know a new key without a
+/// KeyUpdate (§4.6.3, §5.5). Method: a sealer at its limit, and one beyond; an update that requests one in return.
+/// Covers: C-266, C-275
 #[test]
 fn a_worn_key_is_replaced_or_ends_the_session() {
     let worn = |number| {
@@ -335,8 +336,8 @@ fn a_worn_key_is_replaced_or_ends_the_session() {
     assert!(!last.is_empty(), "close_notify");
 }
 
-/// Goal: a few warnings of TLS 1.2 are nothing, more of them end the connection with an alert, not in silence (RFC 5246
-/// §7.2.2). Method: no_renegotiation, sealed by the client's own key. Covers: C-285
+/// Goal: a few warnings of TLS 1.2 have no effect; more of them end the connection with an alert, and not silently
+/// (RFC 5246 §7.2.2). Method: no_renegotiation, sealed by the client's own key. Covers: C-285
 #[test]
 fn warnings_of_tls12_are_bounded() {
     let tls12 = suite(CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256);

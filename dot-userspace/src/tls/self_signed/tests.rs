@@ -60,8 +60,9 @@ fn is_renewed_with_its_key() {
     }
 }
 
-/// Goal: a look finds nothing wrong with a certificate that the next start renews, before its time (a machine whose clock
-/// was wrong, or is) as after its end; the start keeps the key. Method: a look and a start at either side.
+/// Goal: `dotd check` finds no mistake in a certificate that the next start renews, before its validity (a machine
+/// whose clock was or is wrong) as well as after it; the start keeps the key. Method: a check and a start at either
+/// side.
 /// Covers: C-67.
 #[test]
 fn a_look_leaves_to_the_start_what_it_renews() {
@@ -75,7 +76,7 @@ fn a_look_leaves_to_the_start_what_it_renews() {
     }
 }
 
-/// Goal: a damaged file is never replaced, because its key may be pinned; the line says how.
+/// Goal: a damaged file is never replaced, because its key may be pinned; the error gives the remedy.
 #[test]
 fn damaged_file_stays() {
     let folder = tempfile::tempdir().unwrap();
@@ -104,7 +105,7 @@ fn one_of_many_first_starts_wins() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
-/// Goal: a state_dir that cannot be made ends in one line with the way out. Method: a file stands in its way.
+/// Goal: a state_dir that cannot be made gives one line with the remedy. Method: a file is at its path.
 #[test]
 fn unwritable_state_dir_is_named() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,9 +1,9 @@
-//! Ticket keys of this process alone: random, replaced by its own clock.
+//! Ticket keys of this process only: random, and replaced by its own clock.
 //!
 //! Before: no secret is configured. After: a ticket opens in its rotation and in the next, on every worker.
-//! Holds: the current key and the one before. The clock is the monotonic one: a wall clock that was ahead once would
-//! otherwise keep a key for as long as it was.
-//! Never: opens a ticket that is two rotations old, also where nobody came in between.
+//! Holds: the current key and the previous one. The clock is monotonic: a wall clock that was ahead once would
+//! otherwise keep a key for as long as it was ahead.
+//! Never: opens a ticket that is two rotations old, even if no client came in between.
 //!
 //! Source: RFC 5077 §5.5, RFC 8446 §4.6.1.
 
@@ -29,11 +29,11 @@ pub(super) struct ProcessKeys {
 struct Keys {
     current: OwnKey,
     previous: Option<OwnKey>,
-    /// When the current one is the previous one.
+    /// When the current key becomes the previous one.
     until: Instant,
 }
 
-/// A key, and the octets that make it again in the next engine.
+/// A key, and the octets from which the next engine can make it again.
 struct OwnKey {
     key: Key,
     material: [u8; MATERIAL_OCTETS],
@@ -58,7 +58,7 @@ impl fmt::Debug for ProcessKeys {
 }
 
 impl ProcessKeys {
-    /// The first key; `None`: the kernel has no random numbers.
+    /// The first key. `None`: the kernel has no random numbers.
     pub(super) fn new(rotation: Duration) -> Option<Self> {
         Self::at(rotation, Instant::now())
     }
@@ -78,13 +78,14 @@ impl ProcessKeys {
         Some([&[FORM][..], &left, &keys.current.material, previous].concat())
     }
 
-    /// Another number for each key that seals.
+    /// A number that changes with each key that seals.
     pub(super) fn revision(&self) -> Option<u64> {
         let keys = self.keys(Instant::now())?;
         keys.current.material.first_chunk().map(|name| u64::from_be_bytes(*name))
     }
 
-    /// Goes on with the keys that an engine wrote so long ago. `None`: they are of another form, and ours stay.
+    /// Continues with the keys that an engine wrote this long ago. `None`: they have another form, and the own keys
+    /// stay.
     pub(super) fn read(&self, octets: &[u8], age: Duration) -> Option<()> {
         let (form, rest) = octets.split_first()?;
         let (left, rest) = rest.split_first_chunk::<8>()?;
@@ -117,9 +118,9 @@ impl ProcessKeys {
         Some(())
     }
 
-    /// The keys of this moment. Taken once a handshake, never for a query.
+    /// The keys at this moment. Taken once a handshake, never for a query.
     fn keys(&self, now: Instant) -> Option<MutexGuard<'_, Keys>> {
-        // A poisoned lock is a panic elsewhere; keys are replaced whole, never half.
+        // A poisoned lock means a panic elsewhere; keys are replaced as a whole.
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(late) = now.checked_duration_since(keys.until) {
             let last = mem::replace(&mut keys.current, OwnKey::random()?);
@@ -166,8 +167,8 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
     const ROTATION: Duration = HOUR.saturating_mul(6);
 
-    /// Goal: what one engine sealed the next one opens, by both keys and until the same moment; what is of another form changes
-    /// nothing. Method: keys written and read; the same octets cut anywhere. Covers: C-500
+    /// Goal: the next engine opens the tickets of the previous one, by both keys and until the same moment; octets of
+    /// another form change nothing. Method: keys written and read; the same octets cut anywhere. Covers: C-500
     #[test]
     fn the_next_engine_opens_tickets() {
         let (one, next) = (ProcessKeys::new(ROTATION).unwrap(), ProcessKeys::new(ROTATION).unwrap());
@@ -188,14 +189,15 @@ mod tests {
         assert_eq!(next.open_at(&first, Instant::now() + ROTATION), None, "its time is over as before");
     }
 
-    /// Goal: keys that lay with the keeper for long are as old as if the engine had kept them. Method: read at three ages.
+    /// Goal: keys that were with the keeper for long are as old as if the engine had kept them. Method: read at three
+    /// ages.
     /// Covers: A-437, C-500
     #[test]
     fn keys_age_while_no_engine_has_them() {
         for (age, opens) in [(HOUR, true), (ROTATION + HOUR, true), (ROTATION * 2 + HOUR, false)] {
             let (one, next) = (ProcessKeys::new(ROTATION).unwrap(), ProcessKeys::new(ROTATION).unwrap());
             let ticket = one.seal_at(b"session", Instant::now()).unwrap();
-            // A machine that has been up for less than the age has no such moment.
+            // If the machine has been up for less than the age, there is no such moment.
             if next.read(&one.write().unwrap(), age).is_some() {
                 assert_eq!(next.open_at(&ticket, Instant::now()).is_some(), opens, "{age:?}");
                 assert_eq!(next.revision() == one.revision(), age < ROTATION);
@@ -203,8 +205,9 @@ mod tests {
         }
     }
 
-    /// Goal: a rotation by command is a rotation: the last ticket opens until the next one's end, the one before no more; and
-    /// where the old ones are to end, none of them opens. Method: three tickets, three commands. Covers: C-241
+    /// Goal: a rotation by command works like one by time: the last ticket opens until the end of the next rotation,
+    /// and the one before does not open; with `ends_old` none of them opens. Method: three tickets, three commands.
+    /// Covers: C-241
     #[test]
     fn a_rotation_by_command_is_one() {
         let start = Instant::now();
@@ -231,8 +234,9 @@ mod tests {
         assert!(opens(&third, start));
     }
 
-    /// Goal: a ticket opens in its rotation and the next and never at two rotations' age, whether others came in between or
-    /// nobody did. Method: tickets of the first hour and of the last, a look each hour, or a single one.
+    /// Goal: a ticket opens in its rotation and the next and never when it is two rotations old, whether or not other
+    /// clients came in between. Method: tickets of the first hour and of the last, a lookup each hour, or a single
+    /// one.
     #[test]
     fn a_ticket_ends_after_two_rotations() {
         for (sealed, opens_until) in [(0, 12), (5, 12)] {

@@ -1,12 +1,12 @@
-//! Ticket keys that every node of a fleet derives alike, from a shared secret and the time.
+//! Ticket keys that every node derives in the same way, from a shared secret and the time.
 //!
 //! Before: the octets of `tls.ticket_secret`. After: a ticket from one node opens on every other.
-//! Shape of a ticket: `[key name: 16 octets][nonce: 12][AES-256-GCM of the session][tag: 16]`, with the key
-//! name as associated data. A period is `unix time / rotation`; its key and name are
-//! HKDF-SHA256(secret, "dotd ticket" ‖ period). The current period seals; the current, the one before, and
-//! the one after (a node whose clock is ahead) open.
-//! Never: talks to another node; keeps a key whose period is over. Whoever has the secret has the keys of all
-//! periods: change the secret to end them (RFC 5077 §5.5 knows no better for shared keys).
+//! Shape of a ticket: `[key name: 16 octets][nonce: 12][AES-256-GCM of the session][tag: 16]`, with the key name as
+//! associated data. A period is `unix time / rotation`; its key and name are HKDF-SHA256(secret, "dotd ticket" ‖
+//! period). The current period seals; the current, the previous, and the next one (of a node whose clock is ahead)
+//! open.
+//! Never: talks to another node; keeps a key whose period is over. A person with the secret has the keys of all
+//! periods: change the secret to end them (RFC 5077 §5.5 has no better way for shared keys).
 //!
 //! Source: RFC 5077 §4, RFC 5869, RFC 8446 §4.6.1.
 
@@ -30,7 +30,7 @@ const KEY_OCTETS: usize = 32;
 /// Octets of a key and its name.
 pub(super) const MATERIAL_OCTETS: usize = NAME_OCTETS + KEY_OCTETS;
 
-/// Seals and opens tickets for a fleet.
+/// Seals and opens tickets for all nodes.
 pub(super) struct SharedKeys {
     secret: Prk,
     rotation_seconds: u64,
@@ -47,7 +47,7 @@ impl fmt::Debug for SharedKeys {
 struct Keys {
     period: u64,
     current: Key,
-    /// Before and after.
+    /// The keys of the previous and of the next period.
     neighbours: [Key; 2],
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Key {
 }
 
 impl SharedKeys {
-    /// Derives the keys of this moment; `None` where the library refuses.
+    /// Derives the keys of this moment. `None`: the library refuses.
     pub(super) fn new(secret: &[u8], rotation: Duration) -> Option<Self> {
         Self::at(secret, rotation, now())
     }
@@ -73,7 +73,7 @@ impl SharedKeys {
     /// Runs `work` with the keys of the period at `seconds`; keys of a period that is over are dropped first.
     /// Taken once a handshake, never for a query.
     fn with_keys<R>(&self, seconds: u64, work: impl FnOnce(&Keys) -> Option<R>) -> Option<R> {
-        // A poisoned lock is a panic elsewhere; the keys are replaced whole, never half.
+        // A poisoned lock means a panic elsewhere; the keys are replaced as a whole.
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let period = seconds / self.rotation_seconds;
         if keys.period != period {
@@ -120,7 +120,7 @@ impl Keys {
     }
 }
 
-/// So many octets of key material.
+/// A length of key material.
 struct Octets(usize);
 
 impl KeyType for Octets {
@@ -137,13 +137,13 @@ impl Key {
         Self::from_material(&material)
     }
 
-    /// The key that these octets are.
+    /// The key with these octets.
     pub(super) fn from_material(material: &[u8; MATERIAL_OCTETS]) -> Option<Self> {
         let (name, key) = material.split_first_chunk::<NAME_OCTETS>()?;
         Some(Self { name: *name, aead: LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).ok()?) })
     }
 
-    /// A ticket that holds `plain`.
+    /// Seals `plain` as a ticket.
     pub(super) fn seal(&self, plain: &[u8]) -> Option<Vec<u8>> {
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).ok()?;
@@ -153,7 +153,7 @@ impl Key {
         Some([&self.name, nonce.as_slice(), &sealed].concat())
     }
 
-    /// What a ticket holds; `None` when it is another key's, or was changed.
+    /// The content of a ticket. `None`: another key sealed it, or it was changed.
     pub(super) fn open(&self, ticket: &[u8]) -> Option<Vec<u8>> {
         let (name, rest) =
             ticket.split_first_chunk::<NAME_OCTETS>().filter(|(name, _)| **name == self.name)?;
@@ -166,7 +166,7 @@ impl Key {
     }
 }
 
-/// Seconds since 1970. A clock before that is period 0, and tickets are merely useless.
+/// Seconds since 1970. A clock before that gives period 0; tickets are then useless.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
@@ -184,8 +184,8 @@ mod tests {
         SharedKeys::at(secret, ROTATION, START).unwrap()
     }
 
-    /// Goal: any node opens any node's ticket in this rotation and the next, also when its clock is somewhat
-    /// behind; after two rotations nobody does. Covers: C-70, A-51.
+    /// Goal: any node opens any node's ticket in this rotation and the next, also if its clock is somewhat behind;
+    /// after two rotations no node does. Covers: C-70, A-51.
     #[test]
     fn a_ticket_opens_on_every_node_for_one_more_rotation() {
         let (near, far) = (node(SECRET), node(SECRET));
@@ -219,9 +219,9 @@ mod tests {
         assert_eq!(ours.open_at(&vec![0; ticket.len()], START), None);
     }
 
-    /// Goal: whoever seals with a key of zeros, under the name that our tickets show, forges nothing, from the first
-    /// moment on (CVE-2020-13777 was that). Method: forgeries for a fleet's keys, a process's own, and theirs as
-    /// `Tickets` makes them.
+    /// Goal: an attacker who seals with a key of zeros, under the name that dotd's tickets show, forges nothing, from
+    /// the first moment on (that was CVE-2020-13777). Method: forgeries for shared keys, for a process's own, and for
+    /// both as `Tickets` makes them.
     #[test]
     fn a_key_of_zeros_forges_nothing() {
         let forged = |genuine: &[u8]| {

@@ -1,4 +1,4 @@
-//! Tests of OCSP responses: whose they are, when they are true, and what is no response at all.
+//! Tests of OCSP responses: which certificate they are about, when they are valid, and files that are not responses.
 
 use std::{fs, path::PathBuf};
 
@@ -52,7 +52,7 @@ fn at(time: SystemTime) -> OcspGeneralizedTime {
     OcspGeneralizedTime(GeneralizedTime::from_system_time(time).unwrap())
 }
 
-/// A response in DER that says `status` about `id` from `from` until `until`. Nobody signed it.
+/// A response in DER with the status `status` for `id` from `from` until `until`, without a valid signature.
 fn response(id: CertId, status: CertStatus, from: SystemTime, until: Option<SystemTime>) -> Vec<u8> {
     let single = SingleResponse {
         cert_id: id,
@@ -84,7 +84,7 @@ fn file(octets: &[u8]) -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-/// What [`load`] says of these octets, the folder cut away.
+/// The result of [`load`] for these octets, without the folder.
 fn said(octets: &[u8], chain: &[CertificateDer<'_>]) -> Result<(Option<Staple>, Option<String>), String> {
     let (folder, path) = file(octets);
     let folder = format!("{}/", folder.path().display());
@@ -93,8 +93,8 @@ fn said(octets: &[u8], chain: &[CertificateDer<'_>]) -> Result<(Option<Staple>, 
     Ok((staple, warning.map(|warning| warning.replace(&folder, ""))))
 }
 
-/// Goal: a true response about the leaf is stapled octet for octet, whichever hash names it, with its end or
-/// without one. Covers: C-68
+/// Goal: a valid response about the leaf is stapled octet for octet, whichever hash identifies it, with an end of
+/// validity or without. Covers: C-68
 #[test]
 fn staples_what_is_true() {
     let (chain, now) = (chain(), SystemTime::now());
@@ -109,31 +109,31 @@ fn staples_what_is_true() {
             assert_eq!(staple.until.map(second), until.map(second));
         }
     }
-    // Without its issuer in the file a leaf is known by serial number and issuer's name.
+    // If the file lacks the issuer, a leaf is identified by serial number and issuer's name.
     let octets = response(id_of(&chain, 0), CertStatus::good(), now - HOUR, None);
     assert!(said(&octets, &chain[..1]).unwrap().0.is_some());
 }
 
-/// Goal: a response whose time is over, or has not come, is not stapled, and the certificate is still served.
+/// Goal: a response that has expired, or is not valid yet, is not stapled, and the certificate is still served.
 /// Covers: C-68
 #[test]
 fn does_not_staple_what_is_not_true_now() {
     let (chain, now) = (chain(), SystemTime::now());
     for (from, until, doubt) in [
-        (now - 2 * HOUR, now - HOUR, "no longer true: fetch it anew"),
-        (now + HOUR, now + 2 * HOUR, "not true yet: correct this machine's clock"),
+        (now - 2 * HOUR, now - HOUR, "has expired: fetch it again"),
+        (now + HOUR, now + 2 * HOUR, "is not valid yet: correct this machine's clock"),
     ] {
         let octets = response(id_of(&chain, 0), CertStatus::good(), from, Some(until));
         let (staple, warning) = said(&octets, &chain).unwrap();
         assert_eq!(staple, None);
-        let expected = format!("leaf.ocsp: the OCSP response is {doubt}; it is not stapled");
+        let expected = format!("leaf.ocsp: the OCSP response {doubt}; it is not stapled");
         assert_eq!(warning, Some(expected));
     }
 }
 
-/// Goal: a response that does not help is not stapled, with a warning, and the certificate is served: a renewal must not fail
-/// because an authority was slower, or has ended OCSP. Method: another certificate's, another issuer's of the same name,
-/// "unknown", a refusal, no octet, no file. Covers: C-300
+/// Goal: a response that does not help is not stapled, with a warning, and the certificate is served: a renewal must
+/// not fail because an authority was slower, or has ended OCSP. Method: a response for another certificate, one for
+/// another issuer of the same name, "unknown", a refusal, an empty file, no file. Covers: C-300
 #[test]
 fn does_not_staple_what_does_not_help() {
     let (chain, other, now) = (chain(), self::chain(), SystemTime::now());
@@ -160,15 +160,16 @@ fn does_not_staple_what_does_not_help() {
     assert!(staple.is_none() && warning.unwrap().ends_with("leaf.ocsp: no such file; nothing is stapled"));
 }
 
-/// Goal: what is no response is refused with the file's name and the way out, and so is a certificate that is revoked.
-/// Method: "revoked", PEM, an octet behind a response, each front part of a good one.
+/// Goal: a file that is not a response is refused with its name and the remedy, and so is a certificate that is
+/// revoked.
+/// Method: "revoked", PEM, an octet after a response, each prefix of a good one.
 #[test]
 fn refuses_what_is_no_response() {
     let (chain, now) = (chain(), SystemTime::now());
     let good = response(id_of(&chain, 0), CertStatus::good(), now - HOUR, None);
     let lines = [
-        (b"-----BEGIN OCSP RESPONSE-----\n".to_vec(), "not DER of one"),
-        ([&good[..], &[0]].concat(), "not DER of one"),
+        (b"-----BEGIN OCSP RESPONSE-----\n".to_vec(), "not a response in DER"),
+        ([&good[..], &[0]].concat(), "not a response in DER"),
         (vec![0x30; STAPLE_OCTETS_MAX + 1], "octets, more than 16384"),
     ];
     for (octets, reason) in lines {

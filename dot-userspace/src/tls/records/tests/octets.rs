@@ -1,4 +1,4 @@
-//! Records that another process goes on with, against rustls's client and the octets of RFC 8448.
+//! Records that another process continues, against rustls's client and the octets of RFC 8448.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::{super::octets::RECORDS_OCTETS_MAX, *};
 use crate::octets::Octets;
 
 impl Pair {
-    /// Another process goes on with the server's side.
+    /// Another process continues the server's side.
     fn move_server(&mut self) {
         let mut form = Vec::with_capacity(RECORDS_OCTETS_MAX);
         self.records.hand_over(&mut form);
@@ -22,9 +22,9 @@ impl Pair {
     }
 }
 
-/// Goal: in every suite both directions go on in another process, as often as one likes, with the number that is next, also
-/// where a record is half there. Method: data, a move, data cut in the middle of a record, a move between its parts; rustls's
-/// client hears and says the rest. Covers: C-550, C-551.
+/// Goal: in every suite another process continues both directions, any number of times, with the next number, also in
+/// the middle of a record. Method: data, a move, data cut in the middle of a record, a move between its parts;
+/// rustls's client reads and sends the rest. Covers: C-550, C-551.
 #[test]
 fn every_suite_goes_on_in_another_process() {
     for suite in ALL_CIPHER_SUITES {
@@ -51,8 +51,8 @@ fn every_suite_goes_on_in_another_process() {
     }
 }
 
-/// Goal: keys are changed after a move as before it, in both directions, also by a KeyUpdate that is cut by the move. Method:
-/// updates between moves; one in records of an octet each, sealed by the client's own key. Covers: C-552.
+/// Goal: keys are updated after a move as before it, in both directions, also by a KeyUpdate that the move divides.
+/// Method: updates between moves; one in records of an octet each, sealed by the client's own key. Covers: C-552.
 #[test]
 fn keys_change_after_a_move() {
     let mut pair = Pair::new();
@@ -78,8 +78,8 @@ fn keys_change_after_a_move() {
     assert!(!records.partial.is_begun());
 }
 
-/// Goal: the form gives the keys of RFC 8448 §3. Method: its two secrets, no record of the client's yet and one of the server's;
-/// its two records of application data. Covers: C-550.
+/// Goal: the encoding gives the keys of RFC 8448 §3. Method: its two secrets, no record of the client yet and one of
+/// the server; its two records of application data. Covers: C-550.
 #[test]
 fn the_form_gives_the_keys_of_rfc_8448() {
     const CLIENT: &str = "9e40646ce79a7f9dc05af8889bce6552875afa0b06df0087f792ebb7c17504a5";
@@ -105,8 +105,8 @@ fn the_form_gives_the_keys_of_rfc_8448() {
 }
 
 proptest! {
-    /// Goal: octets of an attacker's make records or none, and whatever they make ends nothing but itself. Method: any octets, and
-    /// a form with one octet changed; then a record and a farewell.
+    /// Goal: octets of an attacker are decoded or rejected, and the result harms nothing but its own connection.
+    /// Method: any octets, and an encoding with one octet changed; then a record and a close_notify.
     ///
     #[test]
     fn any_octets_are_records_or_none(octets in prop::collection::vec(any::<u8>(), 0..200), place in 0..90_usize, octet: u8) {

@@ -214,7 +214,7 @@ fn check_waits_for_no_pipe() {
     let output = dotd(&["check", "-c", &pipe.display().to_string()]);
     assert_fails_with(
         &output,
-        &format!("{}: cannot be read: it is no regular file; name one", pipe.display()),
+        &format!("{}: cannot be read: it is not a regular file; name one", pipe.display()),
     );
 }
 

@@ -57,7 +57,7 @@ impl Query {
     /// Encodes a query with RD=1 and an OPT record.
     ///
     /// # Errors
-    /// A name that is no domain name, or a type nobody knows.
+    /// A name that is not a domain name, or a type nobody knows.
     pub fn new(name: &str, qtype: &str, pad: bool) -> Result<Self> {
         let mut message = vec![0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
         for label in name.trim_end_matches('.').split('.').filter(|label| !label.is_empty()) {

@@ -1,7 +1,7 @@
-//! Values that fit alone and make no sense together, or that would be unsafe.
+//! Checks values that are valid alone and contradict each other, or would be unsafe.
 //!
-//! Before: types and ranges fit. After: a config that a start can work with.
-//! Never: asks the system: what exists is for `dotd check` and `start`.
+//! Before: types and ranges are checked. After: a start can use the config.
+//! Never: asks the system: whether things exist is for `dotd check` and `start` to find.
 
 use std::{collections::HashSet, net::SocketAddr};
 
@@ -12,7 +12,7 @@ use super::{
     limit, reachable, source::Source,
 };
 
-/// Notes everything that contradicts itself or RFCs.
+/// Notes every contradiction between keys or with RFCs.
 pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mistake>) {
     let mut check = Check { source, mistakes };
     check.folders(config);
@@ -45,7 +45,7 @@ impl Check<'_, '_> {
             let level = config.log.level.name();
             self.note(
                 "log.connections",
-                format!("its lines are of level info; log.level = \"{level}\" holds them back"),
+                format!("its lines have level info; log.level = \"{level}\" suppresses them"),
             );
         }
     }
@@ -69,7 +69,7 @@ impl Check<'_, '_> {
         if !tls.require_ems && !tls.client_ca.as_os_str().is_empty() {
             self.note(
                 "tls.require_ems",
-                "false with tls.client_ca: without it somebody on the way can pass a client's certificate off as his own (RFC 7627 §1); leave it out",
+                "false with tls.client_ca: without it an attacker on the path can impersonate a client (RFC 7627 §1); remove this key",
             );
         }
     }
@@ -91,7 +91,7 @@ impl Check<'_, '_> {
                 }
                 if address.port() == 0 {
                     let usual = if key == "dot" { 853 } else { CLEARTEXT_PORT };
-                    self.note(&path, format!("{address}: port 0 is none; use {usual}"));
+                    self.note(&path, format!("{address}: port 0 cannot be used; use {usual}"));
                 }
                 if let Some(message) = reachable::fault(*address) {
                     self.note(&path, message);
@@ -118,17 +118,17 @@ impl Check<'_, '_> {
         for (index, host) in config.control.page_hosts.iter().enumerate() {
             let is_sign = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.');
             if host.is_empty() || !host.bytes().all(is_sign) {
-                let message = "is no host name; write one such as \"dns.example\", without a port";
+                let message = "is not a host name; write one such as \"dns.example\", without a port";
                 self.note(&format!("control.page_hosts.{index}"), message);
             }
         }
     }
 
-    /// Linux hands a packet that moves in generic mode to the stack at the wrong place, and the stack drops it.
+    /// In generic mode Linux passes a packet that moves to another CPU to the stack at the wrong place, and the stack
+    /// drops it.
     fn steering(&mut self, config: &Config) {
         if config.xdp.steering == Steering::Cpumap && config.xdp.mode != XdpMode::Native {
-            let message =
-                "\"cpumap\" needs xdp.mode = \"native\": in generic mode the kernel loses what moves";
+            let message = "\"cpumap\" needs xdp.mode = \"native\": in generic mode the kernel loses packets that move to another CPU";
             self.note("xdp.steering", message);
         }
     }
@@ -139,7 +139,7 @@ impl Check<'_, '_> {
         let gate = config.xdp.cleartext_853;
         let is_gated = config.xdp.mode != XdpMode::Off && matches!(gate, Gate::Drop | Gate::Reset);
         if is_gated && !config.listen.proxy_protocol_from.is_empty() {
-            let message = "a PROXY header is no TLS, which xdp.cleartext_853 refuses; set that to \"pass\" or \"count\"";
+            let message = "xdp.cleartext_853 refuses a PROXY header, which is not TLS; set that key to \"pass\" or \"count\"";
             self.note(path, message);
         }
     }
@@ -163,14 +163,15 @@ impl Check<'_, '_> {
         let session = &config.session;
         let (own, prefix) = (session.owed_octets_max, session.owed_octets_per_prefix_max);
         if prefix < own {
-            let message =
-                format!("{prefix} is less than session.owed_octets_max, {own}; raise it, or lower that");
+            let message = format!(
+                "{prefix} is less than session.owed_octets_max, {own}; raise this key or lower the other"
+            );
             self.note("session.owed_octets_per_prefix_max", message);
         }
         let worker = session.owed_octets_per_worker_max;
         if worker < prefix {
             let message = format!(
-                "{worker} is less than session.owed_octets_per_prefix_max, {prefix}; raise it, or lower that"
+                "{worker} is less than session.owed_octets_per_prefix_max, {prefix}; raise this key or lower the other"
             );
             self.note("session.owed_octets_per_worker_max", message);
         }
@@ -181,7 +182,7 @@ impl Check<'_, '_> {
         let seconds = session.queries_burst.checked_div(session.queries_per_second).unwrap_or_default();
         if u64::from(seconds) > limit::QUERIES_BURST_TIME_MAX.as_secs() {
             let message = format!(
-                "{} at once are what queries_per_second gives in {seconds} s; at most an hour of it",
+                "{} messages are as many as queries_per_second permits in {seconds} s; use at most an hour's worth",
                 session.queries_burst
             );
             self.note("session.queries_burst", message);
@@ -202,7 +203,7 @@ impl Check<'_, '_> {
                 let (min, most) = (show(dns.cache_ttl_min), show(most));
                 self.note(
                     "dns.cache_ttl_min",
-                    format!("{min} is more than dns.{key}, {most}; lower it or raise that"),
+                    format!("{min} is more than dns.{key}, {most}; lower this key or raise the other"),
                 );
             }
         }
@@ -225,7 +226,7 @@ impl Check<'_, '_> {
             if !is_interface_name(name) {
                 let max = limit::INTERFACE_NAME_OCTETS_MAX;
                 let message =
-                    format!("\"{name}\" is no interface name (1 to {max} octets); `ip link` lists them");
+                    format!("\"{name}\" is not an interface name (1 to {max} octets); `ip link` lists them");
                 self.note(&path, message);
             } else if !seen.insert(name) {
                 self.note(&path, format!("\"{name}\" is listed twice; remove one"));
@@ -233,17 +234,17 @@ impl Check<'_, '_> {
         }
     }
 
-    /// A prefix that is allowed must not lie in one that is denied, which counts more.
+    /// Notes an allowed prefix within a denied one: `deny` has precedence.
     pub(super) fn allowed_and_denied(&mut self, path: &str, allow: &[IpNet], deny: &[IpNet]) {
         for (index, prefix) in allow.iter().enumerate() {
             if let Some(denied) = deny.iter().find(|denied| denied.contains(prefix)) {
-                let message = format!("{prefix} is denied by {denied}, which counts more; remove one");
+                let message = format!("{prefix} is denied by {denied}, which has precedence; remove one");
                 self.note(&format!("{path}.{index}"), message);
             }
         }
     }
 
-    /// A list of prefixes: short enough, each once, and each such that a packet can have it.
+    /// Notes a list of prefixes that is too long, repeats one, or has one that no packet can have.
     pub(super) fn prefixes(&mut self, path: &str, prefixes: &[IpNet]) {
         if prefixes.len() > limit::LISTED_MAX {
             let message = format!(
@@ -259,7 +260,7 @@ impl Check<'_, '_> {
             if !seen.insert(prefix.trunc()) {
                 self.note(&path, format!("{} is listed twice; remove one", prefix.trunc()));
             } else if let Some(v4) = ipv4_of(prefix) {
-                self.note(&path, format!("{prefix} is no address on the wire; write \"{v4}\""));
+                self.note(&path, format!("{prefix} never occurs in a packet; write \"{v4}\""));
             }
         }
     }
@@ -269,7 +270,7 @@ fn show(duration: std::time::Duration) -> String {
     humantime::format_duration(duration).to_string()
 }
 
-/// The IPv4 prefix that an IPv4-mapped one means.
+/// The IPv4 prefix of an IPv4-mapped one.
 fn ipv4_of(prefix: &IpNet) -> Option<IpNet> {
     const MAPPED_BITS: u8 = 96;
     let IpNet::V6(v6) = prefix else { return None };
@@ -277,7 +278,7 @@ fn ipv4_of(prefix: &IpNet) -> Option<IpNet> {
     Ipv4Net::new(v4, v6.prefix_len().checked_sub(MAPPED_BITS)?).ok().map(IpNet::V4)
 }
 
-/// What the kernel's `dev_valid_name` permits.
+/// The rules of the kernel's `dev_valid_name`.
 fn is_interface_name(name: &str) -> bool {
     let is_short = (1..=limit::INTERFACE_NAME_OCTETS_MAX).contains(&name.len());
     let is_clean =

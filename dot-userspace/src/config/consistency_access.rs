@@ -1,6 +1,7 @@
-//! `[access]` beside the rest of the config: lists that contradict each other, and lists that nothing would look at.
+//! Checks `[access]` against the rest of the config: lists that contradict each other, and lists that could have no
+//! effect.
 //!
-//! Before: types and ranges fit. After: every list of `[access]` holds where it stands.
+//! Before: types and ranges are checked. After: every list of `[access]` has an effect.
 //! Never: asks the system.
 
 use std::{collections::HashSet, net::SocketAddr};
@@ -9,7 +10,7 @@ use ipnet::IpNet;
 
 use super::{Config, consistency::Check};
 
-/// Notes what is wrong with `[access]`.
+/// Notes every mistake in `[access]`.
 pub(super) fn check(check: &mut Check<'_, '_>, config: &Config) {
     let access = &config.access;
     lists(check, "access", &access.allow, &access.deny);
@@ -18,7 +19,7 @@ pub(super) fn check(check: &mut Check<'_, '_>, config: &Config) {
     let has_names = !access.server_names.is_empty() || !access.client_names.is_empty();
     if has_names && !config.listen.do53.is_empty() {
         let key = if access.server_names.is_empty() { "client_names" } else { "server_names" };
-        let message = "clients of listen.do53 show no names, and none of them could ask; move this to an \
+        let message = "clients of listen.do53 present no names, so none of them could ask; move this to an \
                        [[access.listener]] of an address of listen.dot";
         check.note(&format!("access.{key}"), message);
     }
@@ -33,7 +34,7 @@ pub(super) fn check(check: &mut Check<'_, '_>, config: &Config) {
         if !has(&config.listen.dot) && !has(&config.listen.do53) {
             check.note(
                 &format!("{path}.address"),
-                format!("{address} is no address of [listen]; write one as it stands there"),
+                format!("{address} is not an address of [listen]; copy one from there"),
             );
         } else if !seen.insert(address) {
             check.note(&format!("{path}.address"), format!("{address} is listed twice; put both in one"));
@@ -43,7 +44,7 @@ pub(super) fn check(check: &mut Check<'_, '_>, config: &Config) {
             if is_clear && !names.is_empty() {
                 check.note(
                     &format!("{path}.{key}"),
-                    format!("clients of {address} speak no TLS and show no names; remove it"),
+                    format!("clients of {address} do not use TLS and present no names; remove it"),
                 );
             }
         }
@@ -62,7 +63,7 @@ fn names(check: &mut Check<'_, '_>, path: &str, server_names: &[String], client_
             let plain = name.strip_prefix("*.").unwrap_or(name);
             if plain.is_empty() || plain.ends_with('.') || plain.contains(['*', ' ']) {
                 let message = format!(
-                    "\"{name}\" is no name that a client shows; write one such as \"dns.example\" or \"*.dns.example\""
+                    "\"{name}\" is not a name that a client can present; write one such as \"dns.example\" or \"*.dns.example\""
                 );
                 check.note(&format!("{path}.{key}.{index}"), message);
             }
@@ -74,7 +75,7 @@ fn client_names(check: &mut Check<'_, '_>, config: &Config, path: &str, client_n
     if !client_names.is_empty() && config.tls.client_ca.as_os_str().is_empty() {
         check.note(
             &format!("{path}.client_names"),
-            "no client shows a certificate without tls.client_ca; set that",
+            "clients present certificates only if tls.client_ca is set; set that key",
         );
     }
 }

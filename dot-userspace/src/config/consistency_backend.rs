@@ -1,7 +1,9 @@
-//! Backends whose keys contradict each other, or would send queries where nobody permitted them.
+//! Checks backends whose keys contradict each other, or would send queries to a network without the operator's
+//! permission.
 //!
-//! Before: types and ranges fit. After: each backend can be asked, over TLS, or in clear where the file says so.
-//! Never: asks the system; looks whether a backend is there.
+//! Before: types and ranges are checked. After: each backend can be asked, over TLS, or in clear if the file permits
+//! that.
+//! Never: asks the system; checks whether a backend answers.
 //!
 //! Source: RFC 8310 §5 (profiles), RFC 8932 §5.1.1.
 
@@ -14,7 +16,7 @@ use super::{Backend, BackendAddress, Config, OnTlsFailure, Profile, Transport, c
 /// Octets of a SHA-256 digest.
 const SHA256_OCTETS: usize = 32;
 
-/// Notes what is wrong with each backend.
+/// Notes every mistake in the backends.
 pub(super) fn check(check: &mut Check<'_, '_>, config: &Config) {
     for (index, backend) in config.backend.iter().enumerate() {
         self::backend(check, index, backend);
@@ -29,17 +31,17 @@ fn backend(check: &mut Check<'_, '_>, index: usize, backend: &Backend) {
     let is_tls = backend.transport == Transport::Tls;
     match backend.address {
         BackendAddress::Embedded if backend.transport != Transport::Udp => {
-            check.note(&at("transport"), "the embedded backend has none; remove it");
+            check.note(&at("transport"), "the embedded backend has no transport; remove it");
         }
         BackendAddress::Embedded if backend.proxy_v2 => {
-            check.note(&at("proxy_v2"), "the embedded backend takes no header; remove it");
+            check.note(&at("proxy_v2"), "the embedded backend reads no PROXY header; remove it");
         }
         BackendAddress::Embedded => {}
         BackendAddress::Socket(address) => self::address(check, index, backend, address),
     }
     let is_strict = backend.profile == Profile::Strict;
     if is_tls && is_strict && backend.server_name.is_empty() && backend.spki_pins.is_empty() {
-        check.note(&at("transport"), "\"tls\" needs `server_name` or `spki_pins` to know the backend by");
+        check.note(&at("transport"), "\"tls\" needs `server_name` or `spki_pins` to identify the backend");
     }
     if !is_tls && !backend.server_name.is_empty() {
         check.note(&at("server_name"), "is used with transport = \"tls\" only; remove it");
@@ -48,7 +50,10 @@ fn backend(check: &mut Check<'_, '_>, index: usize, backend: &Backend) {
         check.note(&at("spki_pins"), "is used with transport = \"tls\" only; remove it");
     }
     if backend.server_name.is_empty() && !backend.ca.as_os_str().is_empty() {
-        check.note(&at("ca"), "vouches for `server_name`, which is not set; remove it or set that");
+        check.note(
+            &at("ca"),
+            "verifies `server_name`, which is not set; set `server_name`, or remove this key",
+        );
     }
     if is_tls && !is_strict {
         let proofs =
@@ -56,14 +61,14 @@ fn backend(check: &mut Check<'_, '_>, index: usize, backend: &Backend) {
         for (key, _) in proofs.into_iter().filter(|(_, is_set)| *is_set) {
             check.note(
                 &at(key),
-                "is no condition for an opportunistic backend; remove it, or set profile = \"strict\"",
+                "is not checked for an opportunistic backend; remove it, or set profile = \"strict\"",
             );
         }
     }
     pins(check, &format!("backend.{index}"), &backend.spki_pins);
 }
 
-/// Pins below the key `path`.
+/// Checks the pins of the key `path`.
 pub(super) fn pins(check: &mut Check<'_, '_>, path: &str, pins: &[String]) {
     for (index, pin) in pins.iter().enumerate() {
         if STANDARD.decode(pin).is_ok_and(|digest| digest.len() == SHA256_OCTETS) {
@@ -78,11 +83,11 @@ pub(super) fn pins(check: &mut Check<'_, '_>, path: &str, pins: &[String]) {
 fn address(check: &mut Check<'_, '_>, index: usize, backend: &Backend, address: SocketAddr) {
     let path = format!("backend.{index}.address");
     if address.port() == 0 {
-        check.note(&path, format!("{address}: port 0 is none; use 53"));
+        check.note(&path, format!("{address}: port 0 cannot be used; use 53"));
     }
     let host = address.ip().to_canonical();
     if host.is_unspecified() || is_multicast(host) {
-        check.note(&path, format!("{address} is no host's address; use \"127.0.0.1:53\""));
+        check.note(&path, format!("{address} is not the address of a host; use \"127.0.0.1:53\""));
     } else if !host.is_loopback() && !backend.allow_cleartext && backend.transport != Transport::Tls {
         let message = format!(
             "queries to {address} would leave this machine in cleartext; set allow_cleartext = true if that network is yours"
@@ -107,7 +112,7 @@ fn once(check: &mut Check<'_, '_>, config: &Config) {
     }
 }
 
-/// Cleartext needs an operator's word, and is never for a strict backend (RFC 8310 §5).
+/// Cleartext needs the operator's permission, and is never permitted for a strict backend (RFC 8310 §5).
 fn fallback(check: &mut Check<'_, '_>, index: usize, backend: &Backend) {
     let at = |key: &str| format!("backend.{index}.{key}");
     let is_tls = backend.transport == Transport::Tls;
@@ -138,13 +143,13 @@ fn fallback(check: &mut Check<'_, '_>, index: usize, backend: &Backend) {
         if address.port() == 0 || host.is_unspecified() || is_multicast(host) {
             check.note(
                 &at("cleartext_address"),
-                format!("{address} is no server's address; use \"192.0.2.1:53\""),
+                format!("{address} is not the address of a server; use \"192.0.2.1:53\""),
             );
         }
     }
 }
 
-/// Cleartext must not come back to dotd, nor reach a server that is asked over TLS.
+/// Cleartext must not be sent to dotd itself, or to a server that is asked over TLS.
 fn in_clear(check: &mut Check<'_, '_>, config: &Config, index: usize, backend: &Backend) {
     let Some(address) = backend.in_clear() else { return };
     let key = if backend.cleartext_address.is_some() { "cleartext_address" } else { "on_tls_failure" };
@@ -164,12 +169,13 @@ fn in_clear(check: &mut Check<'_, '_>, config: &Config, index: usize, backend: &
     }
 }
 
-/// Whether one of dotd's own listeners is met at `address`.
+/// Whether one of dotd's own listeners receives what is sent to `address`.
 fn is_dotd(config: &Config, address: SocketAddr) -> bool {
     config.listen.dot.iter().chain(&config.listen.do53).any(|at| is_reached_at(*at, address))
 }
 
-/// Whether who listens on `listener` is met at `address`, as far as that is certain: a wildcard has every loopback address.
+/// Whether `listener` receives what is sent to `address`, as far as that is certain: a wildcard listens on every
+/// loopback address.
 fn is_reached_at(listener: SocketAddr, address: SocketAddr) -> bool {
     let (own, host) = (listener.ip(), address.ip());
     let is_within = own.is_unspecified() && host.is_loopback() && own.is_ipv4() == host.is_ipv4();

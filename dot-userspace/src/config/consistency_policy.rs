@@ -1,6 +1,6 @@
-//! `[policy]`: zones whose names are no domain names or are given twice, and actions that lead nowhere.
+//! Checks `[policy]`: zones whose names are not domain names or are used twice, and actions with an invalid target.
 //!
-//! Before: types and ranges fit. After: each zone can be read by `policy`.
+//! Before: types and ranges are checked. After: `policy` can read each zone.
 //! Never: reads a zone.
 
 use std::collections::HashSet;
@@ -12,7 +12,7 @@ use super::{
     limit,
 };
 
-/// Notes what is wrong with `[policy]`.
+/// Notes every mistake in `[policy]`.
 pub(super) fn check(check: &mut Check<'_, '_>, config: &Config) {
     let zones = &config.policy.zone;
     if zones.len() > limit::POLICY_ZONES_MAX {
@@ -25,7 +25,7 @@ pub(super) fn check(check: &mut Check<'_, '_>, config: &Config) {
         let at = |key: &str| format!("policy.zone.{index}.{key}");
         if !is_domain_name(&zone.name) {
             let message = format!(
-                "\"{}\" is no domain name; write one such as \"rpz.example\"",
+                "\"{}\" is not a domain name; write one such as \"rpz.example\"",
                 zone.name.escape_debug()
             );
             check.note(&at("name"), message);
@@ -36,12 +36,12 @@ pub(super) fn check(check: &mut Check<'_, '_>, config: &Config) {
         if let PolicyAction::Cname(target) = &zone.action
             && !is_domain_name(target.strip_prefix("*.").unwrap_or(target))
         {
-            check.note(&at("action"), format!("\"{}\" is no domain name", target.escape_debug()));
+            check.note(&at("action"), format!("\"{}\" is not a domain name", target.escape_debug()));
         }
     }
 }
 
-/// Where the rules come from: a file, or primary servers.
+/// Checks the source of the rules: a file, or primary servers.
 fn source(check: &mut Check<'_, '_>, index: usize, zone: &PolicyZone) {
     let at = |key: &str| format!("policy.zone.{index}.{key}");
     match (zone.file.as_os_str().is_empty(), zone.is_transferred()) {
@@ -79,11 +79,11 @@ fn primary(check: &mut Check<'_, '_>, path: &str, primary: &PolicyPrimary) {
     let is_tls = primary.transport == TransferTransport::Tls;
     if address.port() == 0 || host.is_unspecified() || is_multicast(host) {
         let port = if is_tls { 853 } else { 53 };
-        let message = format!("{address} is no server's address; use \"192.0.2.53:{port}\"");
+        let message = format!("{address} is not the address of a server; use \"192.0.2.53:{port}\"");
         check.note(&at("address"), message);
     } else if !is_tls && primary.tsig.as_os_str().is_empty() && !host.is_loopback() && !primary.allow_unsigned
     {
-        let message = "whoever is on the way to it could change the rules; set `tsig`, transport = \"tls\", or \
+        let message = "an attacker on the path to it could change the rules; set `tsig`, transport = \"tls\", or \
                            allow_unsigned = true if that network is yours";
         check.note(&at("address"), message);
     }
@@ -94,18 +94,22 @@ fn primary(check: &mut Check<'_, '_>, path: &str, primary: &PolicyPrimary) {
     ];
     let is_known = keys.iter().take(2).any(|(_, is_set)| *is_set);
     if is_tls && !is_known {
-        check.note(&at("transport"), "\"tls\" needs `server_name` or `spki_pins` to know the server by");
+        check.note(&at("transport"), "\"tls\" needs `server_name` or `spki_pins` to identify the server");
     }
     for (key, _) in keys.iter().filter(|(_, is_set)| *is_set && !is_tls) {
         check.note(&at(key), "is used with transport = \"tls\" only; remove it");
     }
     if is_tls && primary.server_name.is_empty() && !primary.ca.as_os_str().is_empty() {
-        check.note(&at("ca"), "vouches for `server_name`, which is not set; remove it or set that");
+        check.note(
+            &at("ca"),
+            "verifies `server_name`, which is not set; set `server_name`, or remove this key",
+        );
     }
     pins(check, path, &primary.spki_pins);
 }
 
-/// Letters, digits, hyphens and underscores in labels of 1 to 63 octets: what a metric's label and a log line can hold.
+/// Letters, digits, hyphens and underscores in labels of 1 to 63 octets: a metric's label and a log line can contain
+/// these.
 fn is_domain_name(name: &str) -> bool {
     let is_sign = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
     let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(is_sign);

@@ -1,4 +1,4 @@
-//! What each key is when the file does not say: a value that is safe, and useful at once.
+//! The default of each key: a value that is safe, and useful at once.
 //!
 //! Before: a key is absent. After: `config::model` has this value. Never: checks anything.
 

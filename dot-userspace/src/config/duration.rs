@@ -34,8 +34,8 @@ impl Visitor<'_> for WithUnit {
 /// Reads a duration with its unit, also for the command line.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A line that says what to write.
 pub fn parse(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
-        .map_err(|_| format!("\"{text}\" is no duration; write one such as \"5s\" or \"250ms\""))
+        .map_err(|_| format!("\"{text}\" is not a duration; write one such as \"5s\" or \"250ms\""))
 }

@@ -1,7 +1,7 @@
-//! What is wrong with a config file: every mistake in a line of its own, with its place and the way out.
+//! The mistakes of a config file: one line each, with its place and the remedy.
 //!
-//! Before: `config::load` looked at the file. After: `cli` prints the lines and ends with 1.
-//! Never: stops at the first mistake when a second one can be seen.
+//! Before: `config::load` has checked the file. After: `cli` prints the lines and exits with 1.
+//! Never: stops at the first mistake if another one can be found.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ pub struct Mistake {
     pub file: String,
     /// Line and column of the first character at fault, both from 1; `None` for the file as a whole.
     pub place: Option<(usize, usize)>,
-    /// What it is and what to do about it.
+    /// The mistake and its remedy.
     pub message: String,
 }
 

@@ -1,11 +1,11 @@
-//! Levels of the log by name, for the command line and for people.
+//! Levels of the log by name, for the command line and for log lines.
 //!
-//! Before: a word, or a level. After: the other. Never: decides which level holds.
+//! Before: a word, or a level. After: the other. Never: decides which level is in effect.
 
 use super::LogLevel;
 
 impl LogLevel {
-    /// Each, by its name in the file.
+    /// Every level, by its name in the file.
     pub const NAMED: [(&'static str, Self); 5] = [
         ("error", Self::Error),
         ("warn", Self::Warn),
@@ -14,7 +14,7 @@ impl LogLevel {
         ("trace", Self::Trace),
     ];
 
-    /// Whether lines of level info are written, which those of connections are.
+    /// Whether lines of level info are written: lines of connections have that level.
     #[must_use]
     pub fn shows_connections(self) -> bool {
         !matches!(self, Self::Error | Self::Warn)

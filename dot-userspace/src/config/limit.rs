@@ -1,15 +1,15 @@
-//! What each number and duration may be: default, smallest and largest, with the reason or the source.
+//! The limits of each number and duration: default, smallest and largest, with the reason or the source.
 //!
-//! Before: RFCs, other servers and measurements. After: `defaults` and `range` use these and no number of
-//! their own.
-//! Never: holds a value without saying where it is from.
+//! Before: RFCs, other servers and measurements. After: `defaults` and `range` use these, and no numbers of their
+//! own.
+//! Never: contains a value without its source.
 
 use std::time::Duration;
 
 /// The range of one value.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit<T> {
-    /// When the file does not say.
+    /// The value of an absent key.
     pub default: T,
     /// Smallest permitted.
     pub min: T,
@@ -17,8 +17,8 @@ pub struct Limit<T> {
     pub max: T,
 }
 
-/// Worker threads when not "auto"; the default is only what "auto" falls back to. 256: CPUs of the largest
-/// machines that serve DNS, and the width of the steering map.
+/// Worker threads if the value is not "auto"; the default is used only if "auto" finds no CPU. 256: CPUs of the
+/// largest machines that serve DNS, and the width of the steering map.
 pub const WORKERS: Limit<u16> = Limit { default: 1, min: 1, max: 256 };
 
 /// Age of the ticket key. 6 h; a ticket lives for at most two rotations, and RFC 8446 §4.6.1 gives it 7 days.
@@ -32,8 +32,8 @@ pub const HANDSHAKE_TIMEOUT: Limit<Duration> = Limit { default: s(5), min: ms(20
 /// or a link on which a stub resolver has given up already.
 pub const MESSAGE_TIMEOUT: Limit<Duration> = Limit { default: s(5), min: ms(200), max: s(60) };
 
-/// For a client to take responses that wait for it; who takes 16 KiB a second has longer. 10 s: of what the kernel holds
-/// for a connection half must be taken before more goes to it.
+/// Time in which a client must read responses that wait for it; a client that reads 16 KiB a second has longer. 10 s:
+/// the kernel takes more for a connection only after half of what it holds was read.
 pub const WRITE_TIMEOUT: Limit<Duration> = Limit { default: s(10), min: ms(200), max: s(60) };
 
 /// Idle time before a session closes. 30 s; RFC 7766 §6.2.3 asks for "a few seconds", and 30 s is what
@@ -51,40 +51,43 @@ pub const QUERIES_MAX: Limit<u64> = Limit { default: 100_000, min: 1, max: 16_00
 /// more message IDs (RFC 1035 §4.1.1).
 pub const IN_FLIGHT_MAX: Limit<u16> = Limit { default: 256, min: 1, max: 65_535 };
 
-/// Most octets of responses that a session's client may let wait. 4 MiB: `in_flight_max` answers of 16 KiB, or 64 of the
-/// longest there are; 128 KiB: one of those beside the one that is being written; 64 MiB: more is a client's disk.
+/// Most octets of responses that wait for a session's client. 4 MiB: `in_flight_max` answers of 16 KiB, or 64 of the
+/// longest; 128 KiB: one of those beside the one that is being written; 64 MiB: a client that needs more uses dotd's
+/// memory as storage.
 pub const OWED_OCTETS_MAX: Limit<u32> = Limit { default: 4 << 20, min: 128 << 10, max: 64 << 20 };
 
-/// The same of one client prefix, on each worker. 16 MiB: a few sessions that take nothing of
-/// all they may ask; more of them share it.
+/// The same for one client prefix, on each worker. 16 MiB: a few sessions that read none of all the answers that they
+/// may ask for; more sessions share it.
 pub const OWED_OCTETS_PER_PREFIX_MAX: Limit<u32> = Limit { default: 16 << 20, min: 128 << 10, max: 1 << 30 };
 
-/// The same of all clients of a worker. 64 MiB: what a small machine with four cores can spare.
+/// The same for all clients of a worker. 64 MiB: memory that a small machine with four cores can spare.
 pub const OWED_OCTETS_PER_WORKER_MAX: Limit<u32> = Limit { default: 64 << 20, min: 1 << 20, max: 1 << 31 };
 
 /// Most connections of the process. 100,000 at about 20 KiB each are 2 GiB; lowered to RLIMIT_NOFILE at
 /// start.
 pub const CONNECTIONS_MAX: Limit<u32> = Limit { default: 100_000, min: 1, max: 10_000_000 };
 
-/// Most connections of one client prefix. 500: a carrier's NAT address stays below, one attacker cannot fill
-/// us.
+/// Most connections of one client prefix. 500: a carrier's NAT address has fewer, and one attacker cannot use all
+/// places.
 pub const CONNECTIONS_PER_PREFIX_MAX: Limit<u32> = Limit { default: 500, min: 1, max: 10_000_000 };
 
-/// Messages per second of a client prefix over connections; 0: no limit. 0: one address may be a forwarder of thousands, whose
-/// rate only the operator knows, and shares and turns are by client without a limit. A million: a worker's own.
+/// Messages per second of a client prefix over connections; 0: no limit. 0: one address may be a forwarder for
+/// thousands, whose rate only the operator knows, and shares and turns protect other clients without a limit. A
+/// million: the rate of one worker.
 pub const QUERIES_PER_SECOND: Limit<u32> = Limit { default: 0, min: 1, max: 1_000_000 };
 
 /// Such messages at once. 1000: a household's pages, or an office's forwarder that starts with an empty cache.
 pub const QUERIES_BURST: Limit<u32> = Limit { default: 1000, min: 1, max: 1_000_000 };
 
-/// Longest time of the rate that [`QUERIES_BURST`] may be. 1 h: what is saved up for longer is no rate.
+/// Longest time of the rate that [`QUERIES_BURST`] may be. 1 h: a burst that takes longer to accumulate is no limit.
 pub const QUERIES_BURST_TIME_MAX: Duration = h(1);
 
-/// Most connections of one listen address; 0: as many as of all. 0: where every address serves the same, one cap is enough.
+/// Most connections of one listen address; 0: as many as in total. 0: if every address serves the same clients, one
+/// cap is enough.
 pub const CONNECTIONS_PER_LISTENER_MAX: Limit<u32> = Limit { default: 0, min: 1, max: 10_000_000 };
 
-/// Handshakes a second of one client prefix, twice as many at once; 0: no limit. 0: `xdp.limit` refuses more cheaply, and
-/// where XDP is off only an operator knows how many people are behind one address.
+/// Handshakes a second of one client prefix, twice as many at once; 0: no limit. 0: `xdp.limit` refuses more cheaply,
+/// and without XDP only an operator knows how many people use one address.
 pub const HANDSHAKES_PER_SECOND: Limit<u32> = Limit { default: 0, min: 1, max: 1_000_000 };
 
 /// Time to wait for a backend. 2 s: a stub resolver gives up after about five; 50 ms: a resolver must be able
@@ -97,70 +100,71 @@ pub const BACKEND_NAME_OCTETS_MAX: usize = 63;
 /// Share of a backend. 1: equal; 1000 keeps sums of weights far from overflow.
 pub const BACKEND_WEIGHT: Limit<u16> = Limit { default: 1, min: 1, max: 1000 };
 
-/// How often a backend is checked, and how long it rests after it could not be reached. 1 s: one that is back is
-/// found within a second, at the cost of one query; 100 ms to 1 h: less is load, more is a backend forgotten.
+/// How often a backend is checked, and how long it rests after it could not be reached. 1 s: one that has returned is
+/// found within a second, at the cost of one query; below 100 ms the checks are a load, and above 1 h a backend that
+/// has returned is forgotten.
 pub const HEALTH_INTERVAL: Limit<Duration> = Limit { default: s(1), min: ms(100), max: h(1) };
 
-/// Second tries of late queries, in a hundred queries; 0: none. 0: who counts queries, pays for them or keeps a second
-/// backend for bad days decides by himself that some are asked twice. 20: beyond, a slow backend set gets a load that
-/// makes it slower.
+/// Second tries of late queries, in a hundred queries; 0: none. 0: an operator who counts queries, pays for them or
+/// keeps a second backend in reserve must decide whether some are asked twice. 20: above that, a slow set of backends
+/// gets a load that makes it slower.
 pub const HEDGE_PERCENT: Limit<u8> = Limit { default: 0, min: 1, max: 20 };
 
-/// For how long after its last TLS a backend is not asked in clear. A week: RFC 9539 §4.3 keeps a success for three days,
-/// and an operator is to see the alert after a long weekend. A minute is for tries; a year is a server that will never lose
-/// its TLS.
+/// For this long after its last TLS a backend is not asked in clear. A week: RFC 9539 §4.3 remembers a success for
+/// three days, and an operator must see the alert after a long weekend. A minute is for tests; a year means that the
+/// server will never lose its TLS.
 pub const DOWNGRADE_WINDOW: Limit<Duration> = Limit { default: h(7 * 24), min: s(60), max: h(366 * 24) };
 
 /// Cached responses per worker; 0: no cache. 10 million at about 200 octets are 2 GiB.
 pub const CACHE_ENTRIES: Limit<u32> = Limit { default: 0, min: 1, max: 10_000_000 };
 
-/// Least time for which an answer is kept, whatever its TTL says. 0: a TTL is its owner's word. An hour: beyond, clients are
-/// given what its owner has long changed.
+/// Shortest time for which an answer is cached, whatever its TTL. 0: the TTL of the zone's owner is respected. An
+/// hour: after a longer time clients would get records that the owner has long changed.
 pub const CACHE_TTL_MIN: Limit<Duration> = Limit { default: s(0), min: s(0), max: h(1) };
 
-/// Longest time for which an answer is kept. A day, as Unbound has it; a week is what RFC 8767 §4 suggests as a cap.
+/// Longest time for which an answer is cached. A day, as in Unbound; RFC 8767 §4 suggests a week as a cap.
 pub const CACHE_TTL_MAX: Limit<Duration> = Limit { default: h(24), min: s(1), max: h(168) };
 
-/// Longest time for which it is kept that there is nothing. An hour: RFC 2308 §5 finds one to three sensible, and more than
-/// a day none.
+/// Longest time for which a negative answer is cached. An hour: RFC 2308 §5 recommends one to three hours, and no
+/// more than a day.
 pub const CACHE_NEGATIVE_TTL_MAX: Limit<Duration> = Limit { default: h(1), min: s(1), max: h(24) };
 
-/// How long after its end an answer is given while no backend gives a newer one; 0: never. 30 s: a backend's restart; RFC
-/// 8767 §5 suggests one to three days as the longest.
+/// How long after the end of its lifetime an answer is used while no backend gives a newer one; 0: never. 30 s: a
+/// backend's restart; RFC 8767 §5 suggests one to three days as the longest.
 pub const CACHE_STALE: Limit<Duration> = Limit { default: s(30), min: s(0), max: h(72) };
 
 /// Length of an IPv4 client prefix. 32: one address; below 8 a prefix is most of the world.
 pub const PREFIX_V4: Limit<u8> = Limit { default: 32, min: 8, max: 32 };
 
-/// Length of an IPv6 client prefix. 56: what many providers give one customer (RFC 6177); below 16 it is a
-/// registry, and beyond 56 a client could hop within what it was given.
+/// Length of an IPv6 client prefix. 56: the size that many providers assign to a customer (RFC 6177); below 16 it is
+/// a registry, and with more than 56 a client could use other addresses of its own assignment.
 pub const PREFIX_V6: Limit<u8> = Limit { default: 56, min: 16, max: dot_common::prefix::PREFIX_BITS_MAX };
 
-/// Length of a wider IPv4 prefix. 24: the longest that is routed on the internet, so that one holder has all of it.
+/// Length of a wider IPv4 prefix. 24: the longest prefix that is routed on the internet, so one holder has all of it.
 pub const WIDE_V4: Limit<u8> = Limit { default: 24, min: 8, max: 32 };
 
-/// Length of a wider IPv6 prefix. 48: what one site has (RFC 6177), 256 client prefixes of the usual length.
+/// Length of a wider IPv6 prefix. 48: the size for one site (RFC 6177), 256 client prefixes of the usual length.
 pub const WIDE_V6: Limit<u8> = Limit { default: 48, min: 16, max: dot_common::prefix::PREFIX_BITS_MAX };
 
-/// Finished connections per second of a wider prefix; 0: no limit. 500: ten clients at their whole rate; a carrier's
-/// thousands behind a /24 keep their connections.
+/// Finished connections per second of a wider prefix; 0: no limit. 500: ten clients at their whole rate; thousands of
+/// a carrier's clients behind a /24 keep their connections open.
 pub const WIDE_CONNECTIONS_PER_SECOND: Limit<u32> = Limit { default: 500, min: 1, max: 10_000_000 };
 
-/// Handshake cost per second of a wider prefix; 0: no limit. 200: ten clients at their whole rate, and a tenth of what one
-/// core can shake.
+/// Handshake cost per second of a wider prefix; 0: no limit. 200: ten clients at their whole rate, and a tenth of the
+/// handshakes that one core can do.
 pub const WIDE_COST_PER_SECOND: Limit<u32> = Limit { default: 200, min: 1, max: 10_000_000 };
 
 /// Most `[[policy.zone]]`. 64: a query is looked up in each.
 pub const POLICY_ZONES_MAX: usize = 64;
 
-/// Most `[[policy.zone.primary]]` of a zone. 4: as many as feeds name.
+/// Most `[[policy.zone.primary]]` of a zone. 4: feeds name no more.
 pub const POLICY_PRIMARIES_MAX: usize = 4;
 
 /// Octets of the name of a `[[policy.zone]]`: a rule's owner is a whole name in front of it.
 pub const POLICY_NAME_OCTETS_MAX: usize = 100;
 
-/// Most prefixes of `xdp.allow` and of `xdp.deny`. 16,384: what people keep by hand; half of what the kernel's map
-/// holds, because a reload adds before it removes.
+/// Most prefixes of `xdp.allow` and of `xdp.deny`. 16,384: enough for lists that are kept by hand; half of the kernel
+/// map's size, because a reload adds before it removes.
 pub const LISTED_MAX: usize = dot_common::maps::LISTED_MAX as usize / 2;
 
 /// TCP SYN per second and client prefix; 0: no limit. 50: a stub keeps its connection, so that even a few hundred
@@ -172,7 +176,7 @@ pub const SYN_PER_SECOND: Limit<u32> = Limit { default: 50, min: 1, max: 10_000_
 pub const SYN_BURST: Limit<u32> = Limit { default: 100, min: 1, max: 10_000_000 };
 
 /// UDP/53 queries per second and client prefix; 0: no limit. 200: a household asks a few a second, an office's
-/// forwarder some tens; and what is over gets TC=1, and its answer over TCP.
+/// forwarder some tens; a query above the rate gets TC=1, and its answer over TCP.
 pub const UDP53_PER_SECOND: Limit<u32> = Limit { default: 200, min: 1, max: 10_000_000 };
 
 /// UDP/53 queries at once. 400: two seconds of the rate.
@@ -182,19 +186,19 @@ pub const UDP53_BURST: Limit<u32> = Limit { default: 400, min: 1, max: 10_000_00
 /// limit. 20: a thousandth of a core's time at 48 µs each, and more than the people behind one address begin.
 pub const HANDSHAKE_COST_PER_SECOND: Limit<u32> = Limit { default: 20, min: 1, max: 10_000_000 };
 
-/// Length of a ban in seconds; 0: the engine bans no client. 60: an attacker is banned again at once, whoever gets its
-/// address next waits a minute. A week: by then the address has another owner.
+/// Length of a ban in seconds; 0: the engine bans no client. 60: an attacker is banned again at once, and the next
+/// user of its address waits a minute. A week: after that the address has another user.
 pub const BAN_SECONDS: Limit<u32> = Limit { default: 60, min: 1, max: 604_800 };
 
 /// TCP SYN per second of all clients together above which XDP asks the kernel for cookies. 10,000: answered by the stack at
 /// 4 µs each they are 4 % of a core, and no crowd of stubs begins as many; 10 million as above.
 pub const SYN_FLOOD_RATE: Limit<u32> = Limit { default: 10_000, min: 1, max: 10_000_000 };
 
-/// One of so many queries for a dnstap reader. 1: all, until an operator knows what his reader can take; a million: some queries a
-/// minute of the busiest server.
+/// One query in this many is copied for a dnstap reader. 1: all, until the operator knows how many the reader can
+/// take; a million: some queries a minute of the busiest server.
 pub const DNSTAP_SAMPLE: Limit<u32> = Limit { default: 1, min: 1, max: 1_000_000 };
 
-/// Octets of `dnstap.identity`: a host name's most (RFC 1035 §2.3.4).
+/// Octets of `dnstap.identity`: the longest host name (RFC 1035 §2.3.4).
 pub const DNSTAP_IDENTITY_OCTETS_MAX: usize = 255;
 
 /// Octets of the control socket's path: `sun_path` of Linux less its NUL (unix(7)).

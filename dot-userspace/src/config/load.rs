@@ -1,8 +1,8 @@
-//! A file becomes a [`Config`], or a list of everything that is wrong with it.
+//! Turns a file into a [`Config`], or a list of all its mistakes.
 //!
 //! Before: `cli` has a path, or none. After: `start` gives each module its part.
 //! Holds: the order of checks: TOML, then shape and types, then ranges, then consistency.
-//! Never: gives a config away that has a mistake without saying so; waits on a pipe; reads more than [`FILE_OCTETS_MAX`].
+//! Never: returns a config with a mistake without reporting it; waits on a pipe; reads more than [`FILE_OCTETS_MAX`].
 
 use std::{
     fs::{self, File},
@@ -15,15 +15,15 @@ use super::{
     Config, ConfigErrors, Mistake, consistency, consistency_dnstap, names, paths, range, source::Source,
 };
 
-/// Reads and checks `path`; without one, [`DEFAULT_PATH`] if it is there, else every default.
+/// Reads and checks `path`; without one, [`DEFAULT_PATH`] if it exists, else the default of every key.
 ///
 /// # Errors
-/// [`ConfigErrors`] holds a line for every mistake that could be seen.
+/// [`ConfigErrors`] has a line for every mistake that was found.
 pub fn load(path: Option<&Path>) -> Result<Config, ConfigErrors> {
     load_placed(path).map(|placed| placed.config)
 }
 
-/// As [`load`], and keeps where each key stands: for who finds mistakes that only this machine can show.
+/// As [`load`], and keeps the place of each key, for checks that depend on this machine.
 ///
 /// # Errors
 /// As [`load`].
@@ -32,25 +32,26 @@ pub fn load_placed(path: Option<&Path>) -> Result<Placed, ConfigErrors> {
     if mistakes.is_empty() { Ok(placed) } else { Err(ConfigErrors { mistakes }) }
 }
 
-/// As [`load_placed`], for a look at all mistakes at once: a key that cannot be taken has its default, and a mistake.
+/// As [`load_placed`], to report all mistakes at once: a key with a mistake gets its default, and the mistake is
+/// listed.
 ///
 /// # Errors
-/// Where nothing of the file can be taken: it cannot be read, or is no TOML.
+/// Nothing of the file can be used: it cannot be read, or is not TOML.
 pub fn load_what_is_sound(path: Option<&Path>) -> Result<(Placed, Vec<Mistake>), ConfigErrors> {
     let Some(Read { text, file }) = read(path)? else { return Ok((Placed::default(), Vec::new())) };
     let (config, mistakes) = examine(&text, &file)?;
     Ok((Placed { config, text, file }, mistakes))
 }
 
-/// A config file as it was read, not yet looked at.
+/// The text of a config file, not yet parsed.
 pub struct Read {
-    /// Its text.
+    /// The text.
     pub text: String,
-    /// Its name in mistakes.
+    /// The file's name in mistakes.
     pub file: String,
 }
 
-/// Reads `path`; without one, [`DEFAULT_PATH`], or nothing if that is not there.
+/// Reads `path`; without one, [`DEFAULT_PATH`]. `None`: that does not exist.
 ///
 /// # Errors
 /// One line: why it cannot be read.
@@ -75,7 +76,7 @@ pub fn read(path: Option<&Path>) -> Result<Option<Read>, ConfigErrors> {
     }
 }
 
-/// A config that is sound in itself, and where its keys stand.
+/// A config without mistakes, and the places of its keys.
 #[derive(Default)]
 pub struct Placed {
     /// The config.
@@ -85,27 +86,30 @@ pub struct Placed {
 }
 
 impl Placed {
-    /// Whether there is a file and no key in it: it may have been cut off, or never been written.
+    /// Whether there is a file without any key: it may have been truncated, or never been written.
     #[must_use]
     pub fn is_empty_file(&self) -> bool {
         let says_nothing = |line: &str| line.is_empty() || line.starts_with('#') || line.starts_with('[');
         !self.file.is_empty() && self.text.lines().map(str::trim).all(says_nothing)
     }
 
-    /// What the file says, where there is one.
+    /// The text of the file, if there is one.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         (!self.file.is_empty()).then_some(&self.text)
     }
 
-    /// What is doubtful about a file without a key.
+    /// The warning about a file without a key.
     #[must_use]
     pub fn empty_warning(&self) -> String {
-        format!("{}: sets no key: every default holds, and the embedded zone dotd.test answers", self.file)
+        format!(
+            "{}: sets no key: every key has its default, and the embedded zone dotd.test answers",
+            self.file
+        )
     }
 
-    /// What a mistake at `key` begins with: `FILE:LINE:COLUMN: `, of the nearest table around it when the file
-    /// does not name it; empty when the key is a default.
+    /// The beginning of a mistake's line for `key`: `FILE:LINE:COLUMN: `, of the nearest table around it if the file
+    /// does not contain it; empty if the key has its default.
     #[must_use]
     pub fn place(&self, key: &str) -> String {
         let place = Source::parse(&self.text, &self.file).0.place_of(key);
@@ -122,7 +126,7 @@ pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     if mistakes.is_empty() { Ok(config) } else { Err(ConfigErrors { mistakes }) }
 }
 
-/// What can be taken of a config, and every mistake in it.
+/// The parts of a config that are valid, and every mistake in it.
 fn examine(text: &str, file: &str) -> Result<(Config, Vec<Mistake>), ConfigErrors> {
     let (source, mut mistakes) = Source::parse(text, file);
     let is_toml = mistakes.is_empty();
@@ -139,18 +143,20 @@ fn examine(text: &str, file: &str) -> Result<(Config, Vec<Mistake>), ConfigError
 
 fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    // To open a pipe is to wait for its writer.
+    // Opening a pipe would wait for its writer.
     if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is no regular file; name one"));
+        return Err(io::Error::other("it is not a regular file; name one"));
     }
     File::open(path)?.take(FILE_OCTETS_MAX + 1).read_to_string(&mut text)?;
     if text.len() as u64 > FILE_OCTETS_MAX {
-        return Err(io::Error::other(format!("larger than {FILE_OCTETS_MAX} octets, which no dotd.toml is")));
+        return Err(io::Error::other(format!(
+            "larger than {FILE_OCTETS_MAX} octets, which is too large for a dotd.toml"
+        )));
     }
     Ok(text)
 }
 
-/// Where packages put it.
+/// The path that packages use.
 pub const DEFAULT_PATH: &str = "/etc/dotd/dotd.toml";
 /// 1 MiB: a thousand backends need a tenth of it.
 const FILE_OCTETS_MAX: u64 = 1 << 20;

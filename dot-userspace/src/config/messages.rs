@@ -1,14 +1,14 @@
-//! Serde's and toml's messages in the words of an operator: the key, what is wrong, the nearest right one.
+//! Translates messages of serde and toml for operators: the key, the mistake, the nearest valid word.
 //!
 //! Before: `config::source` has a message and a path. After: a line that says what to change.
-//! Never: loses what the message said: one that is not known here passes as it is.
+//! Never: loses a message: one that is not known here is passed on unchanged.
 
-/// A breach of TOML's grammar, in one line.
+/// A syntax error of TOML, in one line.
 pub(super) fn grammar(message: &str) -> String {
     format!("not TOML: {}", one_line(message))
 }
 
-/// A key or value that does not fit, with `path` as written so far.
+/// A key or value that is not valid, with `path` as written so far.
 pub(super) fn shape(message: &str, path: &str) -> String {
     let message = one_line(message);
     if let Some((name, expected)) = after(&message, "unknown field `") {
@@ -19,7 +19,7 @@ pub(super) fn shape(message: &str, path: &str) -> String {
         let choices = quoted(expected);
         let all = choices.iter().map(|choice| format!("\"{choice}\"")).collect::<Vec<_>>().join(", ");
         let hint = nearest(name, &choices).map(|near| format!("; nearest is \"{near}\"")).unwrap_or_default();
-        return format!("{path}: \"{name}\" is not known: it takes {all}{hint}");
+        return format!("{path}: \"{name}\" is not valid: use one of {all}{hint}");
     }
     if let Some(name) = missing(&message) {
         return format!("{path}: lacks `{name}`, which has no default");
@@ -41,20 +41,20 @@ pub(super) fn shape(message: &str, path: &str) -> String {
     if path.is_empty() { message } else { format!("{path}: {message}") }
 }
 
-/// The key that a message says is missing.
+/// The key that is missing according to a message.
 pub(super) fn missing(message: &str) -> Option<&str> {
     after(message, "missing field `").map(|(name, _)| name)
 }
 
-/// What to write in the place of an unknown key.
+/// A suggestion for an unknown key.
 fn suggestion(name: &str, expected: &[&str], parent: &str) -> String {
     match nearest(name, expected) {
         Some(near) => format!("did you mean `{parent}{near}`?"),
-        None => format!("here are: {}", expected.join(", ")),
+        None => format!("the keys here are: {}", expected.join(", ")),
     }
 }
 
-/// The choice most like `name`, if one is like it at all.
+/// The choice most similar to `name`. `None`: none is similar.
 pub(super) fn nearest<'a>(name: &str, choices: &[&'a str]) -> Option<&'a str> {
     let name = name.to_lowercase();
     if choices.iter().all(|choice| choice.parse::<f64>().is_ok()) {
@@ -68,8 +68,8 @@ pub(super) fn nearest<'a>(name: &str, choices: &[&'a str]) -> Option<&'a str> {
         .map(|(_, choice)| choice)
 }
 
-/// From 0 to 1. Jaro-Winkler sees a common start; in a short word, two letters that changed places weigh too
-/// much for it, so that one slip of the hand counts as nearly right.
+/// Similarity from 0 to 1. Jaro-Winkler rewards a common start; in a short word it punishes two swapped letters too
+/// much, so that a single typing mistake has a fixed value here.
 fn likeness(one: &str, other: &str) -> f64 {
     let slips = strsim::osa_distance(one, other);
     let is_slip = slips <= 1 && other.chars().count() >= SHORT_WORD;
@@ -90,18 +90,21 @@ fn one_line(message: &str) -> String {
     message.lines().map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
-/// Jaro-Winkler: typing mistakes of one or two letters are above 0.8, other words below.
+/// Jaro-Winkler gives typing mistakes of one or two letters more than 0.8, and other words less.
 const LIKENESS_MIN: f64 = 0.75;
-/// Two letters have no typing mistake that is nearer to one word than to another.
+/// In a word of two letters, no typing mistake is nearer to one word than to another.
 const SHORT_WORD: usize = 3;
 /// Above other words, below the word itself.
 const SLIP_LIKENESS: f64 = 0.95;
-/// Messages of the standard library and of `ipnet` that name no way out.
+/// Messages of the standard library and of `ipnet` that lack a remedy.
 const PLAIN: &[(&str, &str)] = &[
-    ("invalid socket address syntax", "no address:port; write one such as \"0.0.0.0:853\" or \"[::]:853\""),
-    ("invalid IP address syntax", "no prefix; write one such as \"192.0.2.0/24\" or \"2001:db8::/32\""),
+    (
+        "invalid socket address syntax",
+        "not an address:port; write one such as \"0.0.0.0:853\" or \"[::]:853\"",
+    ),
+    ("invalid IP address syntax", "not a prefix; write one such as \"192.0.2.0/24\" or \"2001:db8::/32\""),
 ];
-/// What serde expects, and what a person writes.
+/// Names of types in serde's messages, and the words for an operator.
 const WORDS: &[(&str, &str)] = &[
     ("u8", "a whole number from 0 to 255"),
     ("u16", "a whole number from 0 to 65535"),

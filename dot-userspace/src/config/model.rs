@@ -1,8 +1,8 @@
-//! The shape of `dotd.toml`: every key, its unit and its default, and nothing of how it is checked.
+//! The shape of `dotd.toml`: every key with its unit, without its checks.
 //!
 //! Before: `config::load` has the file's text. After: `config::range` and `config::consistency` check it.
-//! Holds: names that are the contract with operators; a name here is a name in the file.
-//! Never: reads a file, touches a socket, knows what a module does with its part.
+//! Holds: the names of keys, which are the contract with operators; a name here is a name in the file.
+//! Never: reads a file, opens a socket, or knows how a module uses its part.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -17,15 +17,15 @@ use super::{Access, Discovery, Dnstap, Log, Policies, Sandbox, Session, Xdp, dur
 pub struct Config {
     /// Process: workers, user, folders.
     pub server: Server,
-    /// Addresses we listen on.
+    /// Addresses that dotd listens on.
     pub listen: Listen,
     /// Certificates, versions, tickets.
     pub tls: Tls,
     /// Which clients may ask.
     pub access: Access,
-    /// What is answered otherwise.
+    /// Policy zones, which change answers.
     pub policy: Policies,
-    /// What dotd says of itself.
+    /// Discovery of this resolver by clients.
     pub discovery: Discovery,
     /// Deadlines and caps of a DoT session.
     pub session: Session,
@@ -33,7 +33,7 @@ pub struct Config {
     pub backend: Vec<Backend>,
     /// Choice among several backends.
     pub balance: Balance,
-    /// What the engine adds to and keeps of messages.
+    /// Additions to messages, and the cache.
     pub dns: Dns,
     /// The kernel half.
     pub xdp: Xdp,
@@ -49,15 +49,15 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
-    /// Pinned worker threads: "auto" is one per usable core.
+    /// Number of pinned worker threads: "auto" is one per usable core.
     pub workers: Workers,
-    /// User to become after start; empty stays who we are.
+    /// User to become after start; empty: dotd keeps its user.
     pub user: String,
     /// Self-signed certificate and ticket secret.
     pub state_dir: PathBuf,
     /// Holds `control.sock`.
     pub run_dir: PathBuf,
-    /// What the kernel refuses the process that serves.
+    /// What the kernel refuses to the engine.
     pub sandbox: Sandbox,
 }
 
@@ -66,7 +66,7 @@ pub struct Server {
 pub enum Workers {
     /// One per core this process may use.
     Auto,
-    /// So many.
+    /// This many.
     Count(u16),
 }
 
@@ -80,7 +80,7 @@ pub struct Listen {
     pub do53: Vec<SocketAddr>,
     /// Accept octets with a SYN (TCP Fast Open).
     pub fast_open: bool,
-    /// Prefixes that may speak PROXY v2 to us.
+    /// Prefixes whose hosts may send PROXY v2 headers.
     pub proxy_protocol_from: Vec<IpNet>,
 }
 
@@ -90,15 +90,15 @@ pub struct Listen {
 pub struct Tls {
     /// Chains and keys in PEM; empty: self-signed in `server.state_dir`.
     pub certificates: Vec<Certificate>,
-    /// Each certificate must be usable, and valid now: at a start and a reload, and to be ready for clients.
+    /// Each certificate must be usable, and valid now: at a start, at a reload, and to be ready for clients.
     pub strict: bool,
-    /// Oldest version we speak.
+    /// Oldest version that dotd speaks.
     pub min_version: TlsVersion,
     /// TLS 1.2 only with the extended master secret.
     pub require_ems: bool,
     /// PEM file of authorities for mutual TLS; empty: off.
     pub client_ca: PathBuf,
-    /// File with the fleet's ticket secret; empty: a key of our own, gone at exit.
+    /// File with the ticket secret that nodes share; empty: a random key of this process.
     pub ticket_secret: PathBuf,
     /// Age at which the ticket key is replaced.
     #[serde(with = "duration")]
@@ -135,10 +135,10 @@ pub enum TlsVersion {
 pub struct Backend {
     /// Socket address, or "embedded".
     pub address: BackendAddress,
-    /// What status, metrics and log lines call it; empty: its address.
+    /// Its name in status, metrics and log lines; empty: its address.
     #[serde(default)]
     pub name: String,
-    /// How we speak to it.
+    /// Transport of queries.
     #[serde(default)]
     pub transport: Transport,
     /// Tell it the client's address (PROXY protocol version 2).
@@ -153,13 +153,13 @@ pub struct Backend {
     /// Base64 SHA-256 of its public key, `transport = "tls"`.
     #[serde(default)]
     pub spki_pins: Vec<String>,
-    /// What it must prove over TLS.
+    /// The identity that it must prove over TLS.
     #[serde(default)]
     pub profile: Profile,
     /// What to do when its TLS fails.
     #[serde(default)]
     pub on_tls_failure: OnTlsFailure,
-    /// Where it is asked in clear when its TLS fails; empty: port 53 of the same host.
+    /// Address for cleartext if its TLS fails; empty: port 53 of the same host.
     #[serde(default, deserialize_with = "super::parse::optional_socket")]
     pub cleartext_address: Option<SocketAddr>,
     /// Time to wait for a response.
@@ -177,7 +177,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Where it is asked in clear when its TLS fails, if the file permits that.
+    /// Address for cleartext if its TLS fails and the file permits that.
     #[must_use]
     pub fn in_clear(&self) -> Option<SocketAddr> {
         let BackendAddress::Socket(address) = self.address else { return None };
@@ -188,7 +188,7 @@ impl Backend {
         is_permitted.then(|| self.cleartext_address.unwrap_or(SocketAddr::new(address.ip(), 53)))
     }
 
-    /// What status, metrics and log lines call it.
+    /// Its name in status, metrics and log lines.
     #[must_use]
     pub fn called(&self) -> String {
         match (self.name.as_str(), self.address) {
@@ -202,7 +202,7 @@ impl Backend {
 /// `backend.address`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendAddress {
-    /// The zone that dotd carries, for a first run.
+    /// The zone inside dotd, for a first run.
     Embedded,
     /// A DNS server.
     Socket(SocketAddr),
@@ -222,7 +222,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// As the config, status and metrics say it.
+    /// The word in the config, status and metrics.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -237,10 +237,10 @@ impl Transport {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
-    /// Its name, its pins, or both; no query leaves without.
+    /// Its name, its pins, or both are verified before a query is sent.
     #[default]
     Strict,
-    /// TLS with whoever answers there, where TLS works.
+    /// TLS with any server at the address, if TLS works.
     Opportunistic,
 }
 
@@ -268,7 +268,7 @@ pub struct Balance {
     pub health_interval: Duration,
     /// Most second tries of late queries, in a hundred queries; 0: none.
     pub hedge_percent: u8,
-    /// For how long after its last TLS a backend is not asked in clear.
+    /// For this long after its last TLS a backend is not asked in clear.
     #[serde(with = "duration")]
     pub downgrade_window: Duration,
 }
@@ -305,16 +305,16 @@ pub struct Dns {
     pub update: bool,
     /// Cached responses per worker; 0: no cache.
     pub cache_entries: u32,
-    /// How long an answer is kept at least.
+    /// Shortest time for which an answer is cached.
     #[serde(with = "duration")]
     pub cache_ttl_min: Duration,
-    /// How long an answer is kept at most.
+    /// Longest time for which an answer is cached.
     #[serde(with = "duration")]
     pub cache_ttl_max: Duration,
-    /// How long it is kept at most that there is nothing.
+    /// Longest time for which a negative answer is cached.
     #[serde(with = "duration")]
     pub cache_negative_ttl_max: Duration,
-    /// How long after its end an answer is given while no backend gives a newer one.
+    /// How long after the end of its lifetime an answer is used while no backend gives a newer one.
     #[serde(with = "duration")]
     pub cache_stale: Duration,
 }
@@ -323,12 +323,12 @@ pub struct Dns {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientSubnet {
-    /// What the client says of itself, and nothing if it says nothing.
+    /// The option of the client's query, and none if it has none.
     #[default]
     Pass,
-    /// Nothing.
+    /// No option.
     Strip,
-    /// The client's /24 or /56, unless it says something itself.
+    /// The client's /24 or /56, unless its query has an option.
     Add,
 }
 
@@ -341,7 +341,7 @@ pub struct Control {
     pub http: Option<SocketAddr>,
     /// Who may read the page there.
     pub page: Page,
-    /// Names by which browsers may ask for the page, beside addresses and "localhost".
+    /// Host names with which browsers may ask for the page, beside addresses and "localhost".
     pub page_hosts: Vec<String>,
 }
 
@@ -351,9 +351,9 @@ pub struct Control {
 pub enum Page {
     /// There is no page.
     Off,
-    /// Whoever has the token.
+    /// For requests with the token.
     #[default]
     Token,
-    /// Everybody who reaches `control.http`; acts need the token.
+    /// For every client that reaches `control.http`; actions need the token.
     Open,
 }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 pub struct Access {
     /// Prefixes whose clients may ask; empty: every client.
     pub allow: Vec<IpNet>,
-    /// Prefixes whose clients may not; counts more than `allow`.
+    /// Prefixes whose clients may not ask; it has precedence over `allow`.
     pub deny: Vec<IpNet>,
     /// Names under which dotd may be asked (SNI); empty: any, and none.
     pub server_names: Vec<String>,
@@ -26,11 +26,11 @@ pub struct Access {
     pub listener: Vec<AccessListener>,
 }
 
-/// One `[[access.listener]]`: lists that hold beside those of `[access]`.
+/// One `[[access.listener]]`: lists that are in effect beside those of `[access]`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccessListener {
-    /// An address of `[listen]`, as it stands there.
+    /// An address of `[listen]`, written as there.
     pub address: SocketAddr,
     /// As in [`Access`].
     #[serde(default)]

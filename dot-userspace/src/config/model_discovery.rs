@@ -1,7 +1,7 @@
-//! The shape of `[discovery]` in `dotd.toml`: what dotd says of itself to clients.
+//! The shape of `[discovery]` in `dotd.toml`: how clients discover this resolver.
 //!
 //! Before: `config::load` has the file's text. After: `worker` answers by it, and `dotd discovery` prints it.
-//! Never: looks at a certificate.
+//! Never: reads a certificate.
 
 use serde::Deserialize;
 
@@ -9,9 +9,9 @@ use serde::Deserialize;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Discovery {
-    /// Answer `_dns.resolver.arpa`, and the same of the own name (RFC 9462).
+    /// Answer `_dns.resolver.arpa`, and the same for the own name (RFC 9462).
     pub ddr: bool,
-    /// The name of a certificate under which clients are to ask; empty: the first one.
+    /// The name of a certificate that clients should use; empty: the first one.
     pub name: String,
 }
 

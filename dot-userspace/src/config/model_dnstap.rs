@@ -1,7 +1,8 @@
-//! The shape of `[dnstap]` in `dotd.toml`: who gets copies of DNS messages, of which, and how much of a client is in them.
+//! The shape of `[dnstap]` in `dotd.toml`: the reader of message copies, which messages it gets, and how much of a
+//! client's address.
 //!
 //! Before: `config::load` has the file's text. After: `start::tap` writes by it.
-//! Never: holds a default (`config::defaults` does).
+//! Never: contains a default (`config::defaults` does).
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -20,24 +21,24 @@ pub struct Dnstap {
     pub tcp: Option<SocketAddr>,
     /// Permit `tcp` to an address that is not loopback: messages leave in clear.
     pub allow_cleartext: bool,
-    /// Whose messages.
+    /// The messages to copy.
     pub messages: Vec<DnstapMessages>,
-    /// One of so many queries.
+    /// One query in this many is copied.
     pub sample: u32,
     /// How much of a client's address is in its messages.
     pub client_address: ClientAddress,
-    /// What dotd calls itself; empty: nothing.
+    /// The identity of this server; empty: none.
     pub identity: String,
 }
 
 impl Dnstap {
-    /// Whether somebody gets messages.
+    /// Whether a reader is configured.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.tcp.is_some() || !self.unix.as_os_str().is_empty()
     }
 
-    /// Where they go, as an operator writes it.
+    /// The reader's socket or address, as an operator writes it.
     #[must_use]
     pub fn target(&self) -> String {
         self.tcp.map_or_else(|| self.unix.display().to_string(), |address| address.to_string())

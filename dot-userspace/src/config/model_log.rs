@@ -1,7 +1,7 @@
 //! The shape of `[log]` in `dotd.toml`: level, form and privacy of log lines.
 //!
 //! Before: `config::load` has the file's text. After: `start::logging` writes by it.
-//! Never: holds a default (`config::defaults` does).
+//! Never: contains a default (`config::defaults` does).
 
 use serde::{Deserialize, Serialize};
 

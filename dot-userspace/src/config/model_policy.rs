@@ -1,6 +1,6 @@
-//! The shape of `[policy]` in `dotd.toml`: zones that say which names and addresses are answered otherwise.
+//! The shape of `[policy]` in `dotd.toml`: zones whose rules change the answers for names and addresses.
 //!
-//! Before: `config::load` has the file's text. After: `config::consistency_policy`, then the `policy` module alone.
+//! Before: `config::load` has the file's text. After: `config::consistency_policy`, then only the `policy` module.
 //! Never: reads a zone.
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -13,7 +13,7 @@ use super::LimitMode;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policies {
-    /// The zones, the first of which with a rule for a query counts.
+    /// The zones. The first one with a rule for a query decides.
     pub zone: Vec<PolicyZone>,
 }
 
@@ -21,27 +21,27 @@ pub struct Policies {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyZone {
-    /// Its name: the origin of an RPZ file, and what clients and operators hear.
+    /// Its name: the origin of an RPZ file, and its name for clients and operators.
     pub name: String,
-    /// Where its rules are; empty: they come from `primary`.
+    /// The file with its rules; empty: they come from `primary`.
     #[serde(default)]
     pub file: PathBuf,
-    /// The servers that it is transferred from, the first that has it counts.
+    /// The servers that it is transferred from; the first that has it is used.
     #[serde(default)]
     pub primary: Vec<PolicyPrimary>,
-    /// What kind of file that is.
+    /// The format of the file.
     #[serde(default)]
     pub format: PolicyFormat,
-    /// What a rule does.
+    /// The action of its rules.
     #[serde(default)]
     pub action: PolicyAction,
-    /// Whether rules act, or are only counted.
+    /// Whether rules are applied, or only counted.
     #[serde(default = "PolicyZone::default_mode")]
     pub mode: LimitMode,
-    /// Also signed answers are replaced for clients that want them signed (DO).
+    /// Whether signed answers are replaced also for clients that ask for signatures (DO).
     #[serde(default = "PolicyZone::default_break_dnssec")]
     pub break_dnssec: bool,
-    /// The extended error that clients hear.
+    /// The extended error in the answer.
     #[serde(default)]
     pub ede: PolicyEde,
 }
@@ -52,7 +52,7 @@ pub struct PolicyZone {
 pub struct PolicyPrimary {
     /// Its socket address.
     pub address: SocketAddr,
-    /// How dotd speaks to it.
+    /// The transport of transfers.
     #[serde(default)]
     pub transport: TransferTransport,
     /// Name in its certificate, `transport = "tls"`.
@@ -84,7 +84,7 @@ pub enum TransferTransport {
 }
 
 impl TransferTransport {
-    /// As the config and status say it.
+    /// The word in the config and status.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -103,12 +103,12 @@ pub enum PolicyFormat {
     Rpz,
     /// Lines of an address and names, as in /etc/hosts.
     Hosts,
-    /// A domain a line.
+    /// One domain on each line.
     Domains,
 }
 
 impl PolicyFormat {
-    /// As the config and status say it.
+    /// The word in the config and status.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -122,25 +122,25 @@ impl PolicyFormat {
 /// `policy.zone.action`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum PolicyAction {
-    /// What the rule says.
+    /// The action in the rule.
     #[default]
     Given,
-    /// There is no such name.
+    /// NXDOMAIN.
     NxDomain,
-    /// There is nothing of this type.
+    /// NODATA.
     NoData,
     /// No answer.
     Drop,
-    /// The answer as it is.
+    /// The answer unchanged.
     Passthru,
-    /// TC=1 over UDP; over connections the answer as it is.
+    /// TC=1 over UDP; over connections the answer unchanged.
     TcpOnly,
-    /// An alias of this name.
+    /// An alias for this name.
     Cname(String),
 }
 
 impl PolicyAction {
-    /// As the config and status say it.
+    /// The word in the config and status.
     #[must_use]
     pub fn label(&self) -> String {
         match self {
@@ -169,7 +169,7 @@ impl<'de> Deserialize<'de> for PolicyAction {
                 Some(name) if !name.is_empty() => Self::Cname(name.to_owned()),
                 _ => {
                     return Err(D::Error::custom(format!(
-                        "\"{text}\" is no action; write \"given\", \"nxdomain\", \"nodata\", \"drop\", \"passthru\", \
+                        "\"{text}\" is not an action; write \"given\", \"nxdomain\", \"nodata\", \"drop\", \"passthru\", \
                          \"tcp-only\" or \"cname NAME\""
                     )));
                 }
@@ -207,7 +207,7 @@ impl PolicyEde {
 }
 
 impl PolicyZone {
-    /// It comes from primary servers.
+    /// Whether it comes from primary servers.
     #[must_use]
     pub fn is_transferred(&self) -> bool {
         !self.primary.is_empty()

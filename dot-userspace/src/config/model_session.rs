@@ -2,7 +2,7 @@
 //!
 //! Before: `model` has the file's text. After: `range` and `consistency` check it.
 //! Holds: names that are the contract with operators, as `model` does.
-//! Never: says how a limit is enforced.
+//! Never: decides how a limit is enforced.
 
 use std::time::Duration;
 
@@ -20,10 +20,10 @@ pub struct Session {
     /// Absolute time from a message's first octet to its last.
     #[serde(with = "duration")]
     pub message_timeout: Duration,
-    /// Time for a client to take the responses that wait for it.
+    /// Time in which a client must read the responses that wait for it.
     #[serde(with = "duration")]
     pub write_timeout: Duration,
-    /// Time without a whole message before we close.
+    /// Time without a whole message before dotd closes the session.
     #[serde(with = "duration")]
     pub idle_timeout: Duration,
     /// Longest life of a session.
@@ -31,29 +31,29 @@ pub struct Session {
     pub duration_max: Duration,
     /// Most queries of a session.
     pub queries_max: u64,
-    /// Most unanswered queries of a session; then we stop reading.
+    /// Most unanswered queries of a session; at this number dotd stops reading.
     pub in_flight_max: u16,
-    /// Most octets of responses that a session's client may let wait.
+    /// Most octets of responses that may wait for a session's client.
     pub owed_octets_max: u32,
-    /// Most of one client prefix, on each worker.
+    /// The same for one client prefix, on each worker.
     pub owed_octets_per_prefix_max: u32,
-    /// Most of all clients of a worker.
+    /// The same for all clients of a worker.
     pub owed_octets_per_worker_max: u32,
     /// Most connections of the process.
     pub connections_max: u32,
     /// Most connections of one client prefix.
     pub connections_per_prefix_max: u32,
-    /// Open connections of one listen address; 0: as many as of all.
+    /// Open connections of one listen address; 0: as many as in total.
     pub connections_per_listener_max: u32,
     /// Handshakes a second of one client prefix, in the engine; 0: no limit.
     pub handshakes_per_second: u32,
     /// Messages per second of one client prefix over connections; 0: no limit.
     pub queries_per_second: u32,
-    /// Such messages at once.
+    /// Burst of such messages.
     pub queries_burst: u32,
-    /// What becomes of messages over that rate.
+    /// The action for messages above that rate.
     pub queries_over: QueriesOver,
-    /// At an upgrade sessions go on in the next engine.
+    /// Whether sessions move to the next engine at an upgrade.
     pub move_at_upgrade: bool,
 }
 
@@ -63,7 +63,7 @@ pub struct Session {
 pub enum QueriesOver {
     /// Answer, and count.
     Count,
-    /// Answer later, at the rate; what would wait for more than a second is refused.
+    /// Answer later, at the rate; a message that would wait for more than a second is refused.
     Delay,
     /// Answer REFUSED.
     Refuse,

@@ -1,6 +1,7 @@
 //! The shape of `[xdp]` in `dotd.toml`: every key, its unit and its meaning.
 //!
-//! Before: `config::load` has the file's text. After: `config::range` and `config::consistency`, then the `xdp` module alone.
+//! Before: `config::load` has the file's text. After: `config::range` and `config::consistency`, then only the `xdp`
+//! module.
 //! Never: knows maps or programs.
 
 use std::net::SocketAddr;
@@ -24,11 +25,11 @@ pub struct Xdp {
     pub tls_53: Gate,
     /// Anything on UDP/853.
     pub udp_853: Gate,
-    /// Whether lists, bans and limits hold on port 53.
+    /// Whether lists, bans and limits apply to port 53.
     pub port_53: Port53,
-    /// Prefixes beyond every limit; gates hold for them too.
+    /// Prefixes without any limit; gates apply to them too.
     pub allow: Vec<IpNet>,
-    /// Prefixes that get nothing, whatever else is said of them.
+    /// Prefixes whose packets are dropped, whatever other keys say.
     pub deny: Vec<IpNet>,
     /// How connections find their worker.
     pub steering: Steering,
@@ -39,7 +40,7 @@ pub struct Xdp {
 }
 
 impl Xdp {
-    /// The same with `port_53` as these addresses of `listen.do53` make it.
+    /// The same with `port_53` resolved by these addresses of `listen.do53`.
     #[must_use]
     pub fn beside(&self, do53: &[SocketAddr]) -> Self {
         let mut xdp = self.clone();
@@ -55,7 +56,7 @@ impl Xdp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Port53 {
-    /// Where `listen.do53` has an address with this port.
+    /// If `listen.do53` has an address with this port.
     Auto,
     /// Also for another server's clients.
     On,
@@ -77,7 +78,7 @@ pub enum XdpMode {
     Off,
 }
 
-/// What a gate does with a packet it does not want.
+/// The action of a gate for a packet that does not belong on the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Gate {
@@ -95,7 +96,7 @@ pub enum Gate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Steering {
-    /// The best this kernel has.
+    /// The best method of this kernel.
     Auto,
     /// Packets move to the worker's CPU.
     Cpumap,
@@ -159,7 +160,8 @@ pub struct XdpLimit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SynOver {
-    /// Let the stack answer with a cookie once its queue is full: only who finishes too many connections is refused.
+    /// Let the stack answer with a cookie once its queue is full: only clients that finish too many connections are
+    /// refused.
     Cookie,
     /// Drop it.
     Drop,

@@ -1,13 +1,14 @@
 //! Names of backends: each belongs to one backend, and fits a log line, a metric's label and a command line.
 //!
-//! Before: types and ranges fit. After: `dotd backend`, status, metrics and log lines say which backend they mean.
-//! Never: gives a backend a name that the file does not; its address is its name then.
+//! Before: types and ranges are checked. After: `dotd backend`, status, metrics and log lines identify a backend by
+//! its name.
+//! Never: gives a backend a name that the file does not contain; without one its address is its name.
 
 use std::collections::HashSet;
 
 use super::{BackendAddress, Config, Mistake, limit, source::Source};
 
-/// Notes each name that another backend has, or that is no name.
+/// Notes each name that another backend has, or that is not valid.
 pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mistake>) {
     let mut taken: HashSet<_> = config
         .backend
@@ -24,7 +25,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mis
         if !is_name(name) {
             let max = limit::BACKEND_NAME_OCTETS_MAX;
             let message = format!(
-                "\"{}\" is no name: 1 to {max} of a to z, A to Z, 0 to 9, - _ .",
+                "\"{}\" is not a valid name: use 1 to {max} characters of a to z, A to Z, 0 to 9, - _ .",
                 name.escape_debug()
             );
             mistakes.push(source.at(&path, &message));
@@ -36,7 +37,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mis
     }
 }
 
-/// Without a colon no name is an address, which is the name of a backend that has no other.
+/// Without a colon a name cannot equal an address, which is the name of a backend without one.
 fn is_name(name: &str) -> bool {
     let is_sign = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.');
     name.len() <= limit::BACKEND_NAME_OCTETS_MAX && name.bytes().all(is_sign)

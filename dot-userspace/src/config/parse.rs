@@ -21,7 +21,7 @@ pub(super) fn optional_socket<'de, D: Deserializer<'de>>(
     }
     text.parse()
         .map(Some)
-        .map_err(|_| D::Error::custom(format!("\"{text}\" is no address:port; write \"127.0.0.1:8853\"")))
+        .map_err(|_| D::Error::custom(format!("\"{text}\" is not an address:port; write \"127.0.0.1:8853\"")))
 }
 
 impl<'de> Deserialize<'de> for Workers {
@@ -48,7 +48,7 @@ impl<'de> Deserialize<'de> for BackendAddress {
         }
         text.parse().map(Self::Socket).map_err(|_| {
             D::Error::custom(format!(
-                "\"{text}\" is no address:port and not \"embedded\"; write \"127.0.0.1:53\""
+                "\"{text}\" is neither an address:port nor \"embedded\"; write \"127.0.0.1:53\""
             ))
         })
     }

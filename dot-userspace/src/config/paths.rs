@@ -1,7 +1,7 @@
 //! Paths of a config file: one that is relative is relative to the folder of the file that names it.
 //!
 //! Before: the keys of a file. After: each path is absolute, or as relative as the file's own.
-//! Never: asks the disk; gives a meaning to an empty path, which means that there is none.
+//! Never: reads the disk; gives a meaning to an empty path, which means that there is none.
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,7 @@ pub(super) fn resolve(config: &mut Config, folder: &Path) {
 }
 
 impl Config {
-    /// Every file that this config names, and that is opened again while dotd runs.
+    /// Every file that this config names and that dotd opens again while it runs.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let tls = &self.tls;
         let certificates = tls.certificates.iter().flat_map(|entry| [&entry.cert, &entry.key, &entry.ocsp]);
@@ -56,8 +56,8 @@ fn put_before(path: &mut PathBuf, folder: &Path) {
 mod tests {
     use super::super::parse;
 
-    /// Goal: every path of a config is relative to its file, and an absolute one stays. Method: a file that names each key
-    /// which is a path, in a folder; none of the relative names is left by itself. Covers: A-412.
+    /// Goal: every path of a config is relative to its file, and an absolute one stays. Method: a file in a folder
+    /// that sets each key that is a path; no relative path is left unchanged. Covers: A-412.
     #[test]
     fn paths_are_relative_to_the_file() {
         let text = "[server]\nstate_dir = \"p\"\nrun_dir = \"q/p\"\n[tls]\nclient_ca = \"p\"\nticket_secret = \"p\"\n\

@@ -1,6 +1,6 @@
 //! Every number and duration against its [`Limit`].
 //!
-//! Before: types fit. After: `config::consistency` looks at values together. Never: holds a limit (`config::limit`
+//! Before: types are checked. After: `config::consistency` compares values. Never: contains a limit (`config::limit`
 //! does).
 
 use std::time::Duration;
@@ -90,7 +90,7 @@ impl Check<'_, '_> {
         self.mistakes.push(self.source.at(path, &message));
     }
 
-    /// For values whose zero means "off".
+    /// Checks values whose zero means "off".
     fn zero_or_within<T: Quantity + Default>(&mut self, path: &str, value: T, limit: &Limit<T>) {
         if value != T::default() {
             self.within(path, value, limit);

@@ -1,13 +1,13 @@
-//! Listening addresses that no `bind` takes, or not beside another one. Pure.
+//! Listening addresses that `bind` would refuse, alone or beside another one. Pure.
 //!
-//! Before: addresses from the file. After: `consistency` notes what a start would stumble over.
-//! Never: asks the system: whether an address is this machine's is for `dotd check`.
+//! Before: addresses from the file. After: `consistency` notes the mistakes that would make a start fail.
+//! Never: asks the system: `dotd check` finds whether an address is this machine's.
 //!
 //! Source: ipv6(7) (scope, IPV6_V6ONLY), ip(7).
 
 use std::net::{IpAddr, SocketAddr};
 
-/// What is wrong with listening there, on any machine.
+/// The reason why no machine can listen there.
 pub(super) fn fault(address: SocketAddr) -> Option<String> {
     let port = address.port();
     match address {
@@ -29,16 +29,16 @@ pub(super) fn fault(address: SocketAddr) -> Option<String> {
 }
 
 fn not_a_hosts(address: SocketAddr) -> String {
-    format!("{address} is no host's address; name one of this machine's")
+    format!("{address} is not the address of a host; use an address of this machine")
 }
 
-/// Whether the second cannot be bound once the first listens: a wildcard has every address of its family.
+/// Whether the second cannot be bound once the first listens: a wildcard uses every address of its family.
 pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let is_wide = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && (is_wide || one == other)
 }
 
-/// The same for `control.http`, whose `[::]` has the addresses of both families.
+/// The same for `control.http`, whose `[::]` uses the addresses of both families.
 pub(super) fn http_overlaps(http: SocketAddr, listener: SocketAddr) -> bool {
     let is_of_both = matches!(http.ip(), IpAddr::V6(ip) if ip.is_unspecified());
     overlap(http, listener) || (is_of_both && http.port() == listener.port())
@@ -52,7 +52,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// Goal: what no bind takes is known before. Method: addresses of each kind.
+    /// Goal: addresses that no `bind` accepts are reported before. Method: addresses of each kind.
     #[test]
     fn addresses_that_nobody_can_listen_on() {
         for fine in ["0.0.0.0:853", "[::]:853", "127.0.0.1:853", "[fe80::1%2]:853", "[2001:db8::1]:853"] {
@@ -61,15 +61,15 @@ mod tests {
         for (wrong, part) in [
             ("[::ffff:127.0.0.1]:853", "write \"127.0.0.1:853\""),
             ("[fe80::1]:853", "write \"[fe80::1%2]:853\""),
-            ("224.0.0.1:853", "no host's address"),
-            ("[ff02::1]:853", "no host's address"),
-            ("255.255.255.255:853", "no host's address"),
+            ("224.0.0.1:853", "not the address of a host"),
+            ("[ff02::1]:853", "not the address of a host"),
+            ("255.255.255.255:853", "not the address of a host"),
         ] {
             assert!(fault(at(wrong)).is_some_and(|message| message.contains(part)), "{wrong}");
         }
     }
 
-    /// Goal: listeners that exclude each other are known before. Method: pairs in both orders.
+    /// Goal: listeners that exclude each other are reported before. Method: pairs in both orders.
     #[test]
     fn listeners_that_exclude_each_other() {
         for (one, other, does) in [

@@ -1,6 +1,6 @@
-//! `server.sandbox`: how strict the kernel is with the process that serves.
+//! `server.sandbox`: how strictly the kernel confines the engine.
 //!
-//! Before: the file's text. After: `confine` does it. Never: knows how.
+//! Before: the file's text. After: `confine` applies it. Never: knows how.
 
 use serde::Deserialize;
 
@@ -8,10 +8,10 @@ use serde::Deserialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sandbox {
-    /// Every system call and every path that dotd does not need.
+    /// Refuse every system call and every path that dotd does not need.
     Enforce,
-    /// Nothing; the kernel logs the calls that it would refuse.
+    /// Refuse nothing; the kernel logs the calls that it would refuse.
     Log,
-    /// Nothing.
+    /// Refuse nothing.
     Off,
 }

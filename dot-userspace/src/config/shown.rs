@@ -1,8 +1,8 @@
-//! The config as an operator reads it: every key, its value, and whether the file or the default says so.
+//! The config for an operator: every key, its value, and whether that comes from the file or is the default.
 //!
-//! Before: the text of the file that runs. After: a row for each key.
-//! Holds: the defaults, as docs/config.md has them: a test holds that page to the code.
-//! Never: shows more than the file has: a secret is a path there.
+//! Before: the text of the file that is served. After: a row for each key.
+//! Holds: the defaults, as in docs/config.md: a test compares that page with the code.
+//! Never: shows more than the file contains: a secret is a path there.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use toml::{Table, Value};
 /// One key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConfigRow {
-    /// With its section, such as "session.idle_timeout"; of a backend with its number.
+    /// The key with its section, such as "session.idle_timeout"; a backend's key has its number.
     pub key: String,
-    /// In TOML.
+    /// The value in TOML.
     pub value: String,
     /// "file" or "default".
     pub from: &'static str,
-    /// It takes effect when dotd is restarted.
+    /// Whether it takes effect only when dotd is restarted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub waits: bool,
 }
@@ -70,8 +70,8 @@ const MANUAL: &str = include_str!("../../../docs/config.md");
 mod tests {
     use super::*;
 
-    /// Goal: each key has its value and where that is from, backends and certificates too, and what waits is said to. Method: no
-    /// file; a file with a key of each form. Covers: C-583
+    /// Goal: each key has its value and the source of that, backends and certificates too, and keys that wait for a
+    /// restart are marked. Method: no file; a file with a key of each form. Covers: C-583
     #[test]
     fn each_key_has_its_source() {
         let plain = rows(None, &[]);
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(of("session.queries_max"), Some(("100000", "default", false)));
         assert_eq!(of("backend.0.address"), Some(("\"127.0.0.1:53\"", "file", false)));
         assert_eq!(of("tls.certificates.0.cert"), Some(("\"c\"", "file", false)));
-        assert_eq!(of("tls.certificates"), None, "the default is not in force");
+        assert_eq!(of("tls.certificates"), None, "the default is not in effect");
         assert!(plain.iter().any(|row| row.key == "tls.certificates" && row.value == "[]"));
         assert_eq!(of("xdp.limit.syn_burst"), Some(("100", "default", false)));
     }

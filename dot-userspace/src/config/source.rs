@@ -1,10 +1,10 @@
 //! The text of a config file with its places: TOML becomes a [`Config`], and each key keeps its line and
 //! column.
 //!
-//! Before: `config::load` read the file. After: the checks ask where a key stands.
-//! Holds: the way to more than one mistake: what serde refuses is noted, taken out of the tree, and serde
-//! asked again.
-//! Never: knows what a key means.
+//! Before: `config::load` read the file. After: the checks ask for the place of a key.
+//! Holds: the method to find more than one mistake: a value that serde refuses is noted and removed from the tree,
+//! and serde runs again.
+//! Never: knows the meaning of a key.
 
 use std::ops::Range;
 
@@ -24,8 +24,8 @@ pub(super) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// Parses TOML; every breach of its grammar is a mistake, and then the tree is empty: half of a tree
-    /// would report mistakes that do not exist.
+    /// Parses TOML. Every syntax error is a mistake, and then the tree is empty: a part of a tree would cause
+    /// mistakes that do not exist.
     pub(super) fn parse(text: &'a str, file: &'a str) -> (Self, Vec<Mistake>) {
         let (tree, errors) = DeTable::parse_recoverable(text);
         let mut source = Self { text, file, tree };
@@ -34,7 +34,7 @@ impl<'a> Source<'a> {
             .take(MISTAKES_MAX)
             .map(|error| source.mistake(error.span(), messages::grammar(error.message())))
             .collect();
-        // What the parser says of the rest of a line follows from what it said first.
+        // Errors that the parser reports for the rest of a line follow from the first one.
         mistakes.dedup_by_key(|mistake| mistake.place.map(|(line, _)| line));
         if !mistakes.is_empty() {
             source.tree = Spanned::new(0..0, DeTable::new());
@@ -42,7 +42,7 @@ impl<'a> Source<'a> {
         (source, mistakes)
     }
 
-    /// Deserializes; afterwards the tree holds exactly what the config was made of.
+    /// Deserializes; afterwards the tree contains exactly the keys of the config.
     pub(super) fn config(mut self, mistakes: &mut Vec<Mistake>) -> (Config, Self) {
         let mut taken = Vec::<Vec<Step>>::new();
         for _ in 0..MISTAKES_MAX {
@@ -52,7 +52,7 @@ impl<'a> Source<'a> {
             };
             let path =
                 error.span().map(|span| smallest_around(self.tree.get_ref(), &span)).unwrap_or_default();
-            // A key that serde misses because its value was taken out is no second mistake.
+            // If serde misses a key because its value was removed, that is no second mistake.
             let is_consequence = messages::missing(error.message()).is_some_and(|name| {
                 taken.iter().any(|gone| gone.split_last() == Some((&Step::from(name), path.as_slice())))
             });
@@ -62,7 +62,7 @@ impl<'a> Source<'a> {
             if !remove(self.tree.get_mut(), &path) {
                 break;
             }
-            // What stood inside is gone with it, and another element may have its index now.
+            // The keys inside were removed with it, and another element may now have its index.
             taken.retain(|inside| !inside.starts_with(&path));
             taken.push(path);
         }
@@ -70,13 +70,13 @@ impl<'a> Source<'a> {
         (Config::default(), self)
     }
 
-    /// A mistake at a key: its value's place, or that of the nearest table around it that is in the file.
+    /// A mistake at a key: at the place of its value, or of the nearest table around it that the file contains.
     pub(super) fn at(&self, path: &str, message: &str) -> Mistake {
         let steps = steps(path);
         self.mistake(self.span(&steps), format!("{}: {message}", show(&steps)))
     }
 
-    /// Line and column of a key's value, or of the nearest table around it that is in the file.
+    /// Line and column of a key's value, or of the nearest table around it that the file contains.
     pub(super) fn place_of(&self, path: &str) -> Option<(usize, usize)> {
         self.span(&steps(path)).map(|span| place(self.text, span.start))
     }
@@ -132,7 +132,7 @@ impl Step {
     }
 }
 
-/// A path as operators write it: the place says which of several backends is meant.
+/// A path as operators write it, without indices: the place identifies the backend among several.
 fn show(path: &[Step]) -> String {
     let keys = path.iter().filter_map(|step| match step {
         Step::Key(key) => Some(key.as_str()),
@@ -183,15 +183,15 @@ fn search_value(
     }
 }
 
-/// Takes `path` when its span holds `wanted` and is smaller than the best so far; of equals, the deepest.
+/// Uses `path` if its span contains `wanted` and is smaller than the best so far; among equals, the deepest.
 fn consider(span: &Range<usize>, wanted: &Range<usize>, path: &[Step], found: &mut (usize, Vec<Step>)) {
     if span.start <= wanted.start && wanted.end <= span.end && span.len() <= found.0 {
         *found = (span.len(), path.to_vec());
     }
 }
 
-/// Takes the entry at `path` out; false when it is not there. A list that loses its last element goes too:
-/// that it is empty would be our own mistake.
+/// Removes the entry at `path`; `false`: it does not exist. A list that loses its last element is removed too,
+/// because an empty list would cause another mistake.
 fn remove(root: &mut DeTable<'_>, path: &[Step]) -> bool {
     let Some((last, above)) = path.split_last() else { return false };
     let Some(first) = above.first() else {
@@ -239,5 +239,5 @@ fn place(text: &str, offset: usize) -> (usize, usize) {
     (line, before[line_start..].chars().count() + 1)
 }
 
-/// Enough to mend a file with; a file with more is not a config.
+/// Enough to repair a file; a file with more is not a config.
 const MISTAKES_MAX: usize = 50;

@@ -1,4 +1,4 @@
-//! Tests of the config module: mistakes and their lines, defaults and the manual, and what no text may do.
+//! Tests of the config module: mistakes and their lines, defaults and the manual, and texts of any content.
 
 mod mistakes;
 
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The manual of the file.
+/// The manual of the config file.
 const MANUAL: &str = include_str!("../../../docs/config.md");
 
 /// The `toml` blocks of the manual.
@@ -16,7 +16,7 @@ fn manual_blocks() -> Vec<&'static str> {
     MANUAL.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
 }
 
-/// Goal: every mistake ends in one line that names place, key and way out, and brings no other line with it.
+/// Goal: every mistake gives one line with place, key and remedy, and causes no other line.
 /// Method: a table of texts with their exact lines. Covers: C-2, C-74, C-400, A-614.
 #[test]
 fn each_mistake_has_its_line() {
@@ -28,7 +28,7 @@ fn each_mistake_has_its_line() {
     }
 }
 
-/// Goal: no file, an empty file and the manual mean the same, so that the manual's defaults are the defaults.
+/// Goal: no file, an empty file and the manual give the same config, so the defaults in the manual are right.
 #[test]
 fn manual_states_the_defaults() {
     assert_eq!(parse("", "f").unwrap(), Config::default());
@@ -38,8 +38,8 @@ fn manual_states_the_defaults() {
     assert_eq!(with_backend, shortest);
 }
 
-/// Goal: the manual has every key. Method: a key is taken out of nowhere: serde lists all keys of a section
-/// when it meets an unknown one; each must stand in the manual at the start of a line.
+/// Goal: the manual has every key. Method: serde lists all keys of a section when it meets an unknown one; each must
+/// begin a line in the manual.
 #[test]
 fn manual_has_every_key() {
     let text = "[server]\n1=1\n[listen]\n1=1\n[tls]\n1=1\n[access]\n1=1\n[[access.listener]]\n1=1\naddress=\"[::]:853\"\n[policy]\n1=1\n[[policy.zone]]\n1=1\nname=\"a.b\"\n[[policy.zone.primary]]\n1=1\naddress=\"127.0.0.1:53\"\n[discovery]\n1=1\n[session]\n1=1\n[balance]\n1=1\n[dns]\n1=1\n[xdp]\n1=1\n\
@@ -57,8 +57,8 @@ fn manual_has_every_key() {
     }
 }
 
-/// Goal: the file that is installed names every key of the manual, with its default but for those that it says. Method: the
-/// file without them is the default; each key of the manual begins a line of it, or a comment.
+/// Goal: the file that packages install has every key of the manual, with its default except for the keys that it
+/// sets. Method: the file without those equals the default; each key of the manual begins a line of it, or a comment.
 #[test]
 fn the_installed_file_has_every_key() {
     let installed = include_str!("../../../packaging/dotd.toml");
@@ -77,8 +77,8 @@ fn the_installed_file_has_every_key() {
     }
 }
 
-/// Goal: each complete config in examples/, and each block of the guide and README, is one that dotd takes. Method: the
-/// same parser; a block that begins with a section that needs a backend gets none added, because every default holds.
+/// Goal: each complete config in examples/, and each block of the guide and README, is valid. Method: the same
+/// parser; a block without a backend gets none added, because the default is used.
 #[test]
 fn examples_and_guides_are_valid() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -105,7 +105,7 @@ fn examples_and_guides_are_valid() {
     }
 }
 
-/// Goal: what this version honours is accepted and arrives. Method: one file with a value of each kind.
+/// Goal: every key that this version uses is accepted and has its value. Method: one file with a value of each kind.
 #[test]
 fn accepts_what_it_honours() {
     let config = parse(
@@ -158,8 +158,8 @@ fn accepts_what_it_honours() {
     assert_eq!(config.control.http, Some("127.0.0.1:9853".parse().unwrap()));
 }
 
-/// Goal: a file that is not there is a mistake only when it was named; a folder and text that is not UTF-8
-/// are mistakes.
+/// Goal: a missing file is a mistake only if the command line named it; a folder and text that is not UTF-8 are
+/// mistakes.
 #[test]
 fn names_what_is_wrong_with_the_file() {
     let folder = tempfile::tempdir().unwrap();
@@ -178,7 +178,7 @@ fn names_what_is_wrong_with_the_file() {
     assert!(Path::new(DEFAULT_PATH).exists() || load(None) == Ok(Config::default()));
 }
 
-/// Goal: columns are characters, so that an editor goes to the right one. Method: umlauts before the mistake.
+/// Goal: columns count characters, so that an editor finds the place. Method: umlauts before the mistake.
 #[test]
 fn columns_count_characters() {
     let errors = parse("[listen]\ndot = [\"äöü\", \"ä\"]", "f").unwrap_err();
@@ -188,7 +188,7 @@ fn columns_count_characters() {
     );
 }
 
-/// Goal: a file with more mistakes than anyone reads ends soon, and still as an error.
+/// Goal: the number of reported mistakes is bounded, and the file is still refused.
 #[test]
 fn number_of_mistakes_is_bounded() {
     let text: String = (0..2000).map(|number| format!("key{number} = 1\n")).collect();
@@ -196,7 +196,7 @@ fn number_of_mistakes_is_bounded() {
     assert!((1..=51).contains(&errors.mistakes.len()), "{}", errors.mistakes.len());
 }
 
-/// A line of the manual, whole, cut, doubled or with another value.
+/// A line of the manual: whole, truncated, doubled or with another value.
 fn line() -> impl Strategy<Value = String> {
     let lines: Vec<&str> = manual_blocks().into_iter().flat_map(str::lines).collect();
     let value = prop_oneof![

@@ -34,7 +34,7 @@ pub struct Designation {
 }
 
 impl Designation {
-    /// For a certificate that is valid for `name` and these addresses. `None`: it is no domain name.
+    /// For a certificate that is valid for `name` and these addresses. `None`: it is not a domain name.
     #[must_use]
     pub fn new(name: &str, covered: &[IpAddr], listeners: &[SocketAddr]) -> Option<Self> {
         let target = Labels::parse(name.trim_end_matches('.').as_bytes(), None).ok()?;

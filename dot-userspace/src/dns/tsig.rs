@@ -73,7 +73,7 @@ impl TsigKey {
     /// The key `name` with this algorithm and secret.
     ///
     /// # Errors
-    /// The name is no domain name, or the algorithm is not known.
+    /// The name is not a domain name, or the algorithm is not known.
     pub fn new(name: &str, algorithm: &str, secret: &[u8]) -> Result<Self, String> {
         let wanted = algorithm.trim_end_matches('.').to_ascii_lowercase();
         let found = ALGORITHMS.iter().find(|(_, name, _)| *name == wanted);

@@ -183,7 +183,7 @@ pub(super) fn prefix_of(labels: &[&[u8]]) -> Result<IpNet, String> {
         .map(|label| label.get(1..).and_then(|word| str::from_utf8(word).ok()).unwrap_or("?"))
         .collect();
     let Some((length, words)) = words.split_last().filter(|(_, rest)| !rest.is_empty()) else {
-        return Err("no prefix; write one such as 24.0.2.0.192".to_owned());
+        return Err("not a prefix; write one such as 24.0.2.0.192".to_owned());
     };
     let no_prefix =
         || format!("{length}.{} is no prefix", words.iter().rev().copied().collect::<Vec<_>>().join("."));

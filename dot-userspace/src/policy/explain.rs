@@ -66,7 +66,7 @@ impl Screen {
     /// Which rule decides.
     ///
     /// # Errors
-    /// The name is no domain name, or the type no record type.
+    /// The name is not a domain name, or the type no record type.
     pub fn explain(&self, asked: &Question) -> Result<Explained, String> {
         let name = dns::wire_name(&asked.name)?;
         let qtype = asked.qtype.as_deref().map_or(Ok(TYPE_A), dns::record_type)?;

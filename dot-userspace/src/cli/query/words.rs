@@ -110,7 +110,7 @@ pub(super) fn reverse(address: IpAddr) -> Question {
 
 fn name(word: &str) -> Result<Name, String> {
     let parsed = if word.is_ascii() { Name::from_ascii(word) } else { Name::from_utf8(word) };
-    let mut name = parsed.map_err(|error| format!("\"{word}\" is no domain name: {error}"))?;
+    let mut name = parsed.map_err(|error| format!("\"{word}\" is not a domain name: {error}"))?;
     name.set_fqdn(true);
     Ok(name)
 }
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(all, ["a.test. 28 IN", "b.test. 1 IN", "c.test. 65 CH", "mx. 15 IN"]);
         assert_eq!(read_all("MX a.test").unwrap().questions[0].kind, RecordType::MX);
         assert!(read_all("MX").unwrap_err().contains("of which name"));
-        assert!(read_all("a..b").unwrap_err().contains("is no domain name"));
+        assert!(read_all("a..b").unwrap_err().contains("is not a domain name"));
         assert!(read_all("CH a.test").unwrap_err().contains("is a class"));
         assert_eq!(read_all("bücher.test").unwrap().questions[0].name.to_ascii(), "xn--bcher-kva.test.");
     }

@@ -9,7 +9,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "idle_timeout = \"5s\"",
         &[
-            "1:1: unknown key `idle_timeout`: here are: server, listen, tls, access, policy, discovery, session, backend, balance, dns, xdp, control, dnstap, log",
+            "1:1: unknown key `idle_timeout`: the keys here are: server, listen, tls, access, policy, discovery, session, backend, balance, dns, xdp, control, dnstap, log",
         ],
     ),
     (
@@ -19,44 +19,44 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[session]\nzzz = 1",
         &[
-            "2:1: unknown key `session.zzz`: here are: handshake_timeout, message_timeout, write_timeout, idle_timeout, duration_max, queries_max, in_flight_max, owed_octets_max, owed_octets_per_prefix_max, owed_octets_per_worker_max, connections_max, connections_per_prefix_max, connections_per_listener_max, handshakes_per_second, queries_per_second, queries_burst, queries_over, move_at_upgrade",
+            "2:1: unknown key `session.zzz`: the keys here are: handshake_timeout, message_timeout, write_timeout, idle_timeout, duration_max, queries_max, in_flight_max, owed_octets_max, owed_octets_per_prefix_max, owed_octets_per_worker_max, connections_max, connections_per_prefix_max, connections_per_listener_max, handshakes_per_second, queries_per_second, queries_burst, queries_over, move_at_upgrade",
         ],
     ),
     (
         "[access]\nserver_names = [\"dns.example.\"]\nclient_names = [\"*\"]",
         &[
-            "2:17: access.server_names: \"dns.example.\" is no name that a client shows; write one such as \"dns.example\" or \"*.dns.example\"",
-            "3:16: access.client_names: no client shows a certificate without tls.client_ca; set that",
-            "3:17: access.client_names: \"*\" is no name that a client shows; write one such as \"dns.example\" or \"*.dns.example\"",
+            "2:17: access.server_names: \"dns.example.\" is not a name that a client can present; write one such as \"dns.example\" or \"*.dns.example\"",
+            "3:16: access.client_names: clients present certificates only if tls.client_ca is set; set that key",
+            "3:17: access.client_names: \"*\" is not a name that a client can present; write one such as \"dns.example\" or \"*.dns.example\"",
         ],
     ),
     (
         "[listen]\ndo53 = [\"127.0.0.1:53\"]\n[access]\nserver_names = [\"dns.example\"]",
         &[
-            "4:16: access.server_names: clients of listen.do53 show no names, and none of them could ask; move this to an [[access.listener]] of an address of listen.dot",
+            "4:16: access.server_names: clients of listen.do53 present no names, so none of them could ask; move this to an [[access.listener]] of an address of listen.dot",
         ],
     ),
     (
         "[access]\nallow = [\"192.0.2.0/24\"]\ndeny = [\"192.0.0.0/16\", \"192.0.0.0/16\"]\n[[access.listener]]\naddress = \"192.0.2.1:853\"",
         &[
-            "2:10: access.allow: 192.0.2.0/24 is denied by 192.0.0.0/16, which counts more; remove one",
+            "2:10: access.allow: 192.0.2.0/24 is denied by 192.0.0.0/16, which has precedence; remove one",
             "3:25: access.deny: 192.0.0.0/16 is listed twice; remove one",
-            "5:11: access.listener.address: 192.0.2.1:853 is no address of [listen]; write one as it stands there",
+            "5:11: access.listener.address: 192.0.2.1:853 is not an address of [listen]; copy one from there",
         ],
     ),
     (
         "[listen]\ndo53 = [\"127.0.0.1:53\"]\n[[access.listener]]\naddress = \"127.0.0.1:53\"\nserver_names = [\"dns.example\"]\n[[access.listener]]\naddress = \"127.0.0.1:53\"",
         &[
-            "5:16: access.listener.server_names: clients of 127.0.0.1:53 speak no TLS and show no names; remove it",
+            "5:16: access.listener.server_names: clients of 127.0.0.1:53 do not use TLS and present no names; remove it",
             "7:11: access.listener.address: 127.0.0.1:53 is listed twice; put both in one",
         ],
     ),
     (
         "[[policy.zone]]\nname = \"a b\"\nfile = \"\"\naction = \"cname ..\"\n[[policy.zone]]\nname = \"rpz.test\"\nfile = \"z\"\n[[policy.zone]]\nname = \"RPZ.test.\"\nfile = \"z\"",
         &[
-            "2:8: policy.zone.name: \"a b\" is no domain name; write one such as \"rpz.example\"",
+            "2:8: policy.zone.name: \"a b\" is not a domain name; write one such as \"rpz.example\"",
             "3:8: policy.zone.file: is empty; name the file that holds the zone, or a `primary` to transfer it from",
-            "4:10: policy.zone.action: \"..\" is no domain name",
+            "4:10: policy.zone.action: \"..\" is not a domain name",
             "9:8: policy.zone.name: \"RPZ.test.\" is another zone's name; choose one for each",
         ],
     ),
@@ -67,17 +67,17 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         &[
             "3:8: policy.zone.file: is not used with `primary`; remove one of them",
             "4:10: policy.zone.format: a zone that is transferred has format \"rpz\"; remove it",
-            "6:11: policy.zone.primary.address: whoever is on the way to it could change the rules; set `tsig`, transport = \"tls\", or allow_unsigned = true if that network is yours",
-            "8:11: policy.zone.primary.address: 0.0.0.0:53 is no server's address; use \"192.0.2.53:53\"",
+            "6:11: policy.zone.primary.address: an attacker on the path to it could change the rules; set `tsig`, transport = \"tls\", or allow_unsigned = true if that network is yours",
+            "8:11: policy.zone.primary.address: 0.0.0.0:53 is not the address of a server; use \"192.0.2.53:53\"",
             "9:15: policy.zone.primary.server_name: is used with transport = \"tls\" only; remove it",
-            "12:13: policy.zone.primary.transport: \"tls\" needs `server_name` or `spki_pins` to know the server by",
-            "13:6: policy.zone.primary.ca: vouches for `server_name`, which is not set; remove it or set that",
+            "12:13: policy.zone.primary.transport: \"tls\" needs `server_name` or `spki_pins` to identify the server",
+            "13:6: policy.zone.primary.ca: verifies `server_name`, which is not set; set `server_name`, or remove this key",
         ],
     ),
     (
         "[[policy.zone]]\nname = \"rpz.test\"\nfile = \"z\"\naction = \"block\"",
         &[
-            "4:10: policy.zone.action: \"block\" is no action; write \"given\", \"nxdomain\", \"nodata\", \"drop\", \"passthru\", \"tcp-only\" or \"cname NAME\"",
+            "4:10: policy.zone.action: \"block\" is not an action; write \"given\", \"nxdomain\", \"nodata\", \"drop\", \"passthru\", \"tcp-only\" or \"cname NAME\"",
         ],
     ),
     ("[xdp.limits]", &["1:6: unknown key `xdp.limits`: did you mean `xdp.limit`?"]),
@@ -90,7 +90,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     ),
     (
         "[session]\nidle_timeout = \"30\"",
-        &["2:16: session.idle_timeout: \"30\" is no duration; write one such as \"5s\" or \"250ms\""],
+        &["2:16: session.idle_timeout: \"30\" is not a duration; write one such as \"5s\" or \"250ms\""],
     ),
     (
         "[session]\nidle_timeout = \"10ms\"",
@@ -113,8 +113,8 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[session]\nowed_octets_max = 33_554_432\nowed_octets_per_worker_max = 8_388_608",
         &[
-            "1:1: session.owed_octets_per_prefix_max: 16777216 is less than session.owed_octets_max, 33554432; raise it, or lower that",
-            "3:30: session.owed_octets_per_worker_max: 8388608 is less than session.owed_octets_per_prefix_max, 16777216; raise it, or lower that",
+            "1:1: session.owed_octets_per_prefix_max: 16777216 is less than session.owed_octets_max, 33554432; raise this key or lower the other",
+            "3:30: session.owed_octets_per_worker_max: 8388608 is less than session.owed_octets_per_prefix_max, 16777216; raise this key or lower the other",
         ],
     ),
     (
@@ -138,7 +138,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[session]\nqueries_per_second = 1\nqueries_burst = 4000",
         &[
-            "3:17: session.queries_burst: 4000 at once are what queries_per_second gives in 4000 s; at most an hour of it",
+            "3:17: session.queries_burst: 4000 messages are as many as queries_per_second permits in 4000 s; use at most an hour's worth",
         ],
     ),
     (
@@ -168,14 +168,14 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     ),
     (
         "[listen]\ndot = [\"0.0.0.0\"]",
-        &["2:8: listen.dot: no address:port; write one such as \"0.0.0.0:853\" or \"[::]:853\""],
+        &["2:8: listen.dot: not an address:port; write one such as \"0.0.0.0:853\" or \"[::]:853\""],
     ),
     (
         "[listen]\ndot = [\"[::]:853\",\n  \"[::]:853\"]",
         &["3:3: listen.dot: [::]:853 is listed twice; remove one"],
     ),
-    ("[listen]\ndo53 = [\"[::]:0\"]", &["2:9: listen.do53: [::]:0: port 0 is none; use 53"]),
-    ("[listen]\ndot = [\"[::]:0\"]", &["2:8: listen.dot: [::]:0: port 0 is none; use 853"]),
+    ("[listen]\ndo53 = [\"[::]:0\"]", &["2:9: listen.do53: [::]:0: port 0 cannot be used; use 53"]),
+    ("[listen]\ndot = [\"[::]:0\"]", &["2:8: listen.dot: [::]:0: port 0 cannot be used; use 853"]),
     (
         "[listen]\ndot = \"[::]:853\"",
         &["2:7: listen.dot: invalid type: string \"[::]:853\", expected a list in [ ]"],
@@ -187,17 +187,17 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[listen]\nproxy_protocol_from = [\"10.0.0.0/33\"]",
         &[
-            "2:24: listen.proxy_protocol_from: no prefix; write one such as \"192.0.2.0/24\" or \"2001:db8::/32\"",
+            "2:24: listen.proxy_protocol_from: not a prefix; write one such as \"192.0.2.0/24\" or \"2001:db8::/32\"",
         ],
     ),
     (
         "[tls]\nmin_version = \"1.1\"",
-        &["2:15: tls.min_version: \"1.1\" is not known: it takes \"1.2\", \"1.3\""],
+        &["2:15: tls.min_version: \"1.1\" is not valid: use one of \"1.2\", \"1.3\""],
     ),
     (
         "[tls]\nrequire_ems = false\nclient_ca = \"ca.pem\"",
         &[
-            "2:15: tls.require_ems: false with tls.client_ca: without it somebody on the way can pass a client's certificate off as his own (RFC 7627 §1); leave it out",
+            "2:15: tls.require_ems: false with tls.client_ca: without it an attacker on the path can impersonate a client (RFC 7627 §1); remove this key",
         ],
     ),
     (
@@ -216,7 +216,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[[backend]]\naddress = \"localhost:53\"",
         &[
-            "2:11: backend.address: \"localhost:53\" is no address:port and not \"embedded\"; write \"127.0.0.1:53\"",
+            "2:11: backend.address: \"localhost:53\" is neither an address:port nor \"embedded\"; write \"127.0.0.1:53\"",
         ],
     ),
     (
@@ -227,7 +227,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     ),
     (
         "[[backend]]\naddress = \"0.0.0.0:53\"",
-        &["2:11: backend.address: 0.0.0.0:53 is no host's address; use \"127.0.0.1:53\""],
+        &["2:11: backend.address: 0.0.0.0:53 is not the address of a host; use \"127.0.0.1:53\""],
     ),
     (
         "[[backend]]\naddress = \"127.0.0.1:53\"\n[[backend]]\naddress = \"127.0.0.1:53\"",
@@ -236,8 +236,8 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[[backend]]\naddress = \"127.0.0.1:53\"\nname = \"a b\"\n[[backend]]\naddress = \"127.0.0.1:54\"\nname = \"[::1]:53\"",
         &[
-            "3:8: backend.name: \"a b\" is no name: 1 to 63 of a to z, A to Z, 0 to 9, - _ .",
-            "6:8: backend.name: \"[::1]:53\" is no name: 1 to 63 of a to z, A to Z, 0 to 9, - _ .",
+            "3:8: backend.name: \"a b\" is not a valid name: use 1 to 63 characters of a to z, A to Z, 0 to 9, - _ .",
+            "6:8: backend.name: \"[::1]:53\" is not a valid name: use 1 to 63 characters of a to z, A to Z, 0 to 9, - _ .",
         ],
     ),
     (
@@ -270,12 +270,12 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     ),
     (
         "[[backend]]\naddress = \"embedded\"\nproxy_v2 = true",
-        &["3:12: backend.proxy_v2: the embedded backend takes no header; remove it"],
+        &["3:12: backend.proxy_v2: the embedded backend reads no PROXY header; remove it"],
     ),
     (
         "[dns]\ncache_ttl_min = \"30min\"\ncache_negative_ttl_max = \"10min\"",
         &[
-            "2:17: dns.cache_ttl_min: 30m is more than dns.cache_negative_ttl_max, 10m; lower it or raise that",
+            "2:17: dns.cache_ttl_min: 30m is more than dns.cache_negative_ttl_max, 10m; lower this key or raise the other",
         ],
     ),
     (
@@ -295,7 +295,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[listen]\nproxy_protocol_from = [\"192.0.2.0/24\"]",
         &[
-            "2:23: listen.proxy_protocol_from: a PROXY header is no TLS, which xdp.cleartext_853 refuses; set that to \"pass\" or \"count\"",
+            "2:23: listen.proxy_protocol_from: xdp.cleartext_853 refuses a PROXY header, which is not TLS; set that key to \"pass\" or \"count\"",
         ],
     ),
     (
@@ -304,12 +304,12 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     ),
     (
         "[[backend]]\naddress = \"127.0.0.1:8853\"\ntransport = \"tls\"\nspki_pins = [\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"]\nca = \"ca.pem\"",
-        &["5:6: backend.ca: vouches for `server_name`, which is not set; remove it or set that"],
+        &["5:6: backend.ca: verifies `server_name`, which is not set; set `server_name`, or remove this key"],
     ),
     (
         "[balance]\npolicy = \"roundrobin\"",
         &[
-            "2:10: balance.policy: \"roundrobin\" is not known: it takes \"least-outstanding\", \"round-robin\", \"hash\", \"first\"; nearest is \"round-robin\"",
+            "2:10: balance.policy: \"roundrobin\" is not valid: use one of \"least-outstanding\", \"round-robin\", \"hash\", \"first\"; nearest is \"round-robin\"",
         ],
     ),
     (
@@ -327,7 +327,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[xdp]\ncleartext_853 = \"rest\"",
         &[
-            "2:17: xdp.cleartext_853: \"rest\" is not known: it takes \"drop\", \"reset\", \"count\", \"pass\"; nearest is \"reset\"",
+            "2:17: xdp.cleartext_853: \"rest\" is not valid: use one of \"drop\", \"reset\", \"count\", \"pass\"; nearest is \"reset\"",
         ],
     ),
     (
@@ -341,7 +341,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[xdp]\ninterfaces = [\"eth0\", \"a-name-that-is-long\"]",
         &[
-            "2:23: xdp.interfaces: \"a-name-that-is-long\" is no interface name (1 to 15 octets); `ip link` lists them",
+            "2:23: xdp.interfaces: \"a-name-that-is-long\" is not an interface name (1 to 15 octets); `ip link` lists them",
         ],
     ),
     (
@@ -351,7 +351,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[xdp]\nmode = \"auto\"\nsteering = \"cpumap\"",
         &[
-            "3:12: xdp.steering: \"cpumap\" needs xdp.mode = \"native\": in generic mode the kernel loses what moves",
+            "3:12: xdp.steering: \"cpumap\" needs xdp.mode = \"native\": in generic mode the kernel loses packets that move to another CPU",
         ],
     ),
     (
@@ -360,7 +360,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     ),
     (
         "[xdp]\ndeny = [\"192.0.2.0/24\"]\nallow = [\"192.0.0.0/16\", \"192.0.2.64/26\"]",
-        &["3:26: xdp.allow: 192.0.2.64/26 is denied by 192.0.2.0/24, which counts more; remove one"],
+        &["3:26: xdp.allow: 192.0.2.64/26 is denied by 192.0.2.0/24, which has precedence; remove one"],
     ),
     (
         "[xdp]\ndeny = [\"192.0.2.7/24\", \"192.0.2.0/24\"]",
@@ -368,7 +368,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     ),
     (
         "[xdp]\ndeny = [\"::ffff:192.0.2.0/120\"]",
-        &["2:9: xdp.deny: ::ffff:192.0.2.0/120 is no address on the wire; write \"192.0.2.0/24\""],
+        &["2:9: xdp.deny: ::ffff:192.0.2.0/120 never occurs in a packet; write \"192.0.2.0/24\""],
     ),
     (
         "[xdp.limit]\nsyn_per_second = 20_000_000",
@@ -391,7 +391,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     ),
     (
         "[control]\nhttp = \"8853\"",
-        &["2:8: control.http: \"8853\" is no address:port; write \"127.0.0.1:8853\""],
+        &["2:8: control.http: \"8853\" is not an address:port; write \"127.0.0.1:8853\""],
     ),
     (
         "[control]\nhttp = \"127.0.0.1:853\"\n[listen]\ndot = [\"127.0.0.1:853\"]",
@@ -400,43 +400,43 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[log]\nlevel = \"loud\"",
         &[
-            "2:9: log.level: \"loud\" is not known: it takes \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
+            "2:9: log.level: \"loud\" is not valid: use one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
         ],
     ),
     (
         "[log]\nconnections = true\nlevel = \"warn\"",
-        &["2:15: log.connections: its lines are of level info; log.level = \"warn\" holds them back"],
+        &["2:15: log.connections: its lines have level info; log.level = \"warn\" suppresses them"],
     ),
     (
         "[dnstap]\nunix = \"/run/tap.sock\"\ntcp = \"192.0.2.1:6000\"\nmessages = []\nsample = 0",
         &[
-            "3:7: dnstap.tcp: there is `unix` too; one reader gets messages, so remove one of both",
-            "3:7: dnstap.tcp: 192.0.2.1:6000 would get queries in clear; needs allow_cleartext = true",
-            "4:12: dnstap.messages: is empty; write [\"client\", \"backend\"] or one of both",
+            "3:7: dnstap.tcp: `unix` is set too, and only one reader gets messages; remove one of them",
+            "3:7: dnstap.tcp: 192.0.2.1:6000 would get queries in clear; set allow_cleartext = true to permit that",
+            "4:12: dnstap.messages: is empty; write [\"client\", \"backend\"] or one of them",
             "5:10: dnstap.sample: 0 is less than 1, the smallest permitted",
         ],
     ),
     (
         "[dnstap]\ntcp = \"0.0.0.0:6000\"",
-        &["2:7: dnstap.tcp: 0.0.0.0:6000 is no reader's address; name its host and port"],
+        &["2:7: dnstap.tcp: 0.0.0.0:6000 is not the address of a reader; write its host and port"],
     ),
     (
         "[dnstap]\nmessages = [\"resolver\"]",
-        &["2:13: dnstap.messages: \"resolver\" is not known: it takes \"client\", \"backend\""],
+        &["2:13: dnstap.messages: \"resolver\" is not valid: use one of \"client\", \"backend\""],
     ),
     (
         "[control]\npage = \"on\"",
-        &["2:8: control.page: \"on\" is not known: it takes \"off\", \"token\", \"open\""],
+        &["2:8: control.page: \"on\" is not valid: use one of \"off\", \"token\", \"open\""],
     ),
     (
         "[control]\npage_hosts = [\"a.example:80\"]",
-        &["2:15: control.page_hosts: is no host name; write one such as \"dns.example\", without a port"],
+        &["2:15: control.page_hosts: is not a host name; write one such as \"dns.example\", without a port"],
     ),
     ("session = 1", &["1:11: session: invalid type: integer `1`, expected a table"]),
     (
         "[[backend]]\naddress = \"x\"\n[[backend]]\nweight = 2\n[sessions]",
         &[
-            "2:11: backend.address: \"x\" is no address:port and not \"embedded\"; write \"127.0.0.1:53\"",
+            "2:11: backend.address: \"x\" is neither an address:port nor \"embedded\"; write \"127.0.0.1:53\"",
             "3:1: backend: lacks `address`, which has no default",
             "5:2: unknown key `sessions`: did you mean `session`?",
         ],
@@ -452,7 +452,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         "[[backend]]\naddress = \"127.0.0.1:8853\"\ntransport = \"tls\"\nprofile = \"opportunistic\"\non_tls_failure = \"cleartext\"\ncleartext_address = \"0.0.0.0:53\"",
         &[
             "5:18: backend.on_tls_failure: \"cleartext\" needs allow_cleartext = true for this backend",
-            "6:21: backend.cleartext_address: 0.0.0.0:53 is no server's address; use \"192.0.2.1:53\"",
+            "6:21: backend.cleartext_address: 0.0.0.0:53 is not the address of a server; use \"192.0.2.1:53\"",
         ],
     ),
     (
@@ -476,8 +476,8 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[[backend]]\naddress = \"192.0.2.1:853\"\ntransport = \"tls\"\nprofile = \"opportunistic\"\nserver_name = \"a.test\"\nca = \"/a.pem\"\nspki_pins = [\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"]",
         &[
-            "6:6: backend.ca: is no condition for an opportunistic backend; remove it, or set profile = \"strict\"",
-            "7:13: backend.spki_pins: is no condition for an opportunistic backend; remove it, or set profile = \"strict\"",
+            "6:6: backend.ca: is not checked for an opportunistic backend; remove it, or set profile = \"strict\"",
+            "7:13: backend.spki_pins: is not checked for an opportunistic backend; remove it, or set profile = \"strict\"",
         ],
     ),
     (
@@ -496,6 +496,6 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     ),
     (
         "[[backend]]\naddress = \"127.0.0.1:8853\"\ntransport = \"tls\"",
-        &["3:13: backend.transport: \"tls\" needs `server_name` or `spki_pins` to know the backend by"],
+        &["3:13: backend.transport: \"tls\" needs `server_name` or `spki_pins` to identify the backend"],
     ),
 ];

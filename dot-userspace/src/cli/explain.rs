@@ -125,7 +125,11 @@ mod tests {
     fn facts_have_lines() {
         let explained = Explanation {
             prefix: "192.0.2.7/32".into(),
-            lists: vec![Listed { key: "access.allow".into(), entry: None, effect: "it is not there".into() }],
+            lists: vec![Listed {
+                key: "access.allow".into(),
+                entry: None,
+                effect: "it is not on the list".into(),
+            }],
             xdp: Some(ClientReport {
                 budget_spent_seconds: Some(61),
                 rates: vec![RateState { what: "new connections".into(), key: "k".into(), left: 0, burst: 5 }],
@@ -145,7 +149,7 @@ mod tests {
         };
         let wanted = "\
 client       limits count 192.0.2.7/32 as one client
-lists        access.allow: it is not there
+lists        access.allow: it is not on the list
 ban          none
 budget       spent: new connections are dropped for 1 min 1 s (xdp.limit.handshake_cost_per_second)
 rate         0 of 5 new connections at once (k)

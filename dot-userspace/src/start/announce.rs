@@ -1,6 +1,6 @@
-//! What dotd says once everything runs: XDP, listeners, backends, pins, and a client's command line to try.
+//! The announcement when everything runs: XDP, listeners, backends, pins, and a client's command line to try.
 //!
-//! Before: the state of the process. After: lines on standard output, or log lines where a program reads them.
+//! Before: the state of the process. After: lines on standard output, or log lines if a program reads them.
 //! Never: mixes plain text into a log of JSON.
 
 use std::{
@@ -11,11 +11,11 @@ use std::{
 use super::journal;
 use crate::{config::LogFormat, control::Status, xdp::Report};
 
-/// What a line about something doubtful begins with.
+/// The beginning of a warning.
 const WARNING: &str = "warning: ";
 
-/// Says what runs. On standard output for people, ending in `ready`; as log lines where lines are JSON, or standard output is
-/// the journal.
+/// Announces the state. On standard output for people, ending in `ready`; as log lines if the log is JSON, or
+/// standard output is the journal.
 pub(super) fn announce(status: &Status, format: LogFormat) {
     let lines = announcement(status);
     if format == LogFormat::Json || journal::is_journal(io::stdout()) {
@@ -27,7 +27,7 @@ pub(super) fn announce(status: &Status, format: LogFormat) {
         }
         return;
     }
-    // The reader may have gone (`dotd run | head -1`); that is no reason to stop.
+    // The reader may have closed the pipe (`dotd run | head -1`); that is no reason to stop.
     let _ = io::stdout().write_all((lines.join("\n") + "\nready\n").as_bytes());
 }
 

@@ -1,9 +1,9 @@
-//! Takes the sessions of the engine before, and gives each to a worker.
+//! Receives the sessions of the previous engine, and gives each to a worker.
 //!
-//! Before: at an upgrade the keeper gave this engine one end of a passage. After: each session is with the worker whose number it
-//! had, until the engine before has ended.
-//! Never: believes a number that comes by the passage; holds more sessions than one: where no worker has room, the others wait
-//! where they are served.
+//! Before: at an upgrade the keeper gave this engine one end of a passage. After: each session is with the worker of
+//! the same number, until the previous engine has ended.
+//! Never: trusts a number from the passage; holds more than one session: while no worker has room, the others wait in
+//! the previous engine.
 
 use std::{io, os::fd::OwnedFd, thread};
 
@@ -15,10 +15,10 @@ use crate::worker::{
     worker_of,
 };
 
-/// Starts a thread that gives sessions to these workers, where any can come.
+/// Starts a thread that gives sessions to these workers, if any can come.
 ///
 /// # Errors
-/// There can be no further thread.
+/// The thread cannot be started.
 pub(super) fn take(passage: Option<OwnedFd>, workers: &[Line]) -> anyhow::Result<()> {
     let Some(passage) = passage else { return Ok(()) };
     let (thread, workers) = (thread::Builder::new().name("arrivals".into()), workers.to_vec());
@@ -28,8 +28,9 @@ pub(super) fn take(passage: Option<OwnedFd>, workers: &[Line]) -> anyhow::Result
 
 fn serve(passage: &OwnedFd, workers: &[Line]) {
     if let Err(error) = passage::accept(passage) {
-        // Where it ends without a word, it has moved nothing, by its config or because it was killed.
-        return tracing::warn!("the engine before moves no sessions: {error}");
+        // If the previous engine ends without sending anything, it has moved nothing, because of its config or
+        // because it was killed.
+        return tracing::warn!("the previous engine moves no sessions: {error}");
     }
     let (mut room, mut taken) = (Room::default(), 0_u64);
     loop {
@@ -38,17 +39,24 @@ fn serve(passage: &OwnedFd, workers: &[Line]) {
                 let number = worker_of(&arrived.octets).map_or(0, usize::from);
                 let Some(worker) = workers.get(number % workers.len().max(1)) else { return };
                 if !worker.adopt(arrived) {
-                    // The passage closes with this thread: the engine before keeps its other sessions, and ends them.
-                    return tracing::info!(sessions = taken, "this engine stops, and takes no more sessions");
+                    // The passage closes with this thread: the previous engine keeps its other sessions, and ends
+                    // them.
+                    return tracing::info!(
+                        sessions = taken,
+                        "this engine stops, and accepts no more sessions"
+                    );
                 }
                 taken += 1;
             }
-            Ok(None) => tracing::warn!("the engine before has sent what is no session"),
+            Ok(None) => tracing::warn!("the previous engine sent a packet that is no session"),
             Err(error) => {
                 if error.kind() != io::ErrorKind::UnexpectedEof {
-                    tracing::error!(%error, "sessions of the engine before cannot be received");
+                    tracing::error!(%error, "sessions of the previous engine cannot be received");
                 }
-                return tracing::info!(sessions = taken, "sessions of the engine before go on here");
+                return tracing::info!(
+                    sessions = taken,
+                    "this engine has taken over the sessions of the previous one"
+                );
             }
         }
     }

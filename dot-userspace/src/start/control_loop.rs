@@ -1,7 +1,7 @@
-//! The control thread while dotd serves: says that it is ready, handles signals, reloads, drains, cleans up.
+//! The control thread while dotd serves: reports that it is ready, handles signals, reloads, drains, cleans up.
 //!
 //! Before: workers run. After: sessions are drained, the kernel half is detached, the socket is removed.
-//! Never: lets a bad config or certificate replace a good one: whatever fails, the old stays.
+//! Never: replaces a good config or certificate by a bad one: after any failure the old one stays.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -44,13 +44,13 @@ use crate::{
     worker::Command,
 };
 
-/// How often the workers are looked after, and bans that are over forgotten.
+/// How often the workers are checked, and expired bans removed.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves until TERM or INT.
 ///
 /// # Errors
-/// The runtime or a signal cannot be had, or a worker died.
+/// The runtime or a signal handler cannot be set up, or a worker died.
 pub(super) fn run(
     process: Arc<Process>,
     mut running: Running,
@@ -64,14 +64,14 @@ pub(super) fn run(
     let result = runtime.block_on(async {
         process.tickets.resume_by(&running.tickets);
         let source = Arc::clone(&process) as Arc<dyn Source>;
-        let unix = socket.listener().context("the control socket is gone")?;
+        let unix = socket.listener().context("the control socket was removed")?;
         let mut doors = JoinSet::new();
         process.serve_file(running.keeper.config().unwrap_or_default().as_deref(), &[]);
         if http.is_some() {
             match page_token::make(&running.config.server.run_dir) {
                 Ok(token) => drop(process.page_token.set(token)),
                 Err(error) => {
-                    tracing::warn!(%error, "server.run_dir: no token for the page, so nobody can act there")
+                    tracing::warn!(%error, "server.run_dir: no token for the page, so it permits no actions")
                 }
             }
         }
@@ -79,12 +79,12 @@ pub(super) fn run(
         if let Some(http) = http {
             doors.spawn(control::serve_http(http, source));
         }
-        // Before dotd says that it is ready: a signal that follows must not find its default action.
+        // Before dotd reports that it is ready: a signal that follows must not find its default action.
         let signals = Signals::hear()?;
         let files = Watched { certificates: Files::watch(certificates), zones: Files::watch(zones) };
-        keeper::hear().context("signals cannot be heard")?;
+        keeper::hear().context("signals cannot be unblocked")?;
         socket.serve();
-        // Before anybody else hears it: from now on the keeper has another engine follow if this one crashes.
+        // Before any other report: from now on the keeper starts another engine if this one crashes.
         running.keeper.notify(keeper::State::Ready);
         announce::announce(&process.status(), running.config.log.format);
         tracing::info!(
@@ -96,13 +96,13 @@ pub(super) fn run(
         let (why, running) = hear_signals(&process, running, signals, files).await?;
         if why == Why::Succeeded {
             doors.abort_all();
-            tracing::info!("another engine serves; this one gives its sessions to it, or ends them");
+            tracing::info!("another engine serves; this one moves its sessions there, or ends them");
         } else {
             running.keeper.notify(keeper::State::Stopping);
         }
         drain(&process, running, why).await.map(|()| why)
     });
-    // Also where a worker died or was stuck.
+    // This runs also if a worker died or was stuck.
     if matches!(result, Ok(Why::Succeeded)) {
         process.pass_xdp_on();
         socket.leave();
@@ -115,7 +115,7 @@ pub(super) fn run(
     result.map(drop)
 }
 
-/// The signals that dotd answers to.
+/// The signals that dotd handles.
 struct Signals {
     hup: Signal,
     usr1: Signal,
@@ -126,7 +126,7 @@ struct Signals {
 
 impl Signals {
     fn hear() -> anyhow::Result<Self> {
-        let hear = |kind: SignalKind| signal(kind).context("signals cannot be heard");
+        let hear = |kind: SignalKind| signal(kind).context("a signal handler cannot be installed");
         Ok(Self {
             hup: hear(SignalKind::hangup())?,
             usr1: hear(SignalKind::user_defined1())?,
@@ -143,8 +143,9 @@ struct Watched {
     zones: Files,
 }
 
-/// HUP reloads, TERM and INT end this. USR1 is taken so that a log rotation does not end us: we log to
-/// standard error and have no file to open again. At USR2 the keeper may have an engine in our place.
+/// HUP reloads, TERM and INT end this loop. USR1 has a handler so that a log rotation does not end the process: dotd
+/// logs to standard error and has no file to reopen. After USR2 the keeper may have another engine in place of this
+/// one.
 async fn hear_signals(
     process: &Process,
     mut running: Running,
@@ -164,12 +165,12 @@ async fn hear_signals(
                 let _ = reload(process, &mut running, &mut files, &mut reading).await;
             }
             Some(asker) = running.reloads.recv() => {
-                // An operator that has left can read the log.
+                // An operator that has closed the connection finds the result in the log.
                 let _ = asker.send(reload(process, &mut running, &mut files, &mut reading).await);
             }
             () = files.certificates.settled() => {
                 if files.certificates.have_changed() {
-                    // Before they are read: what changes meanwhile is another change.
+                    // Before the files are read: a change during the read counts as another change.
                     files.certificates.note(&running.config);
                     renew(process, &mut running);
                 }
@@ -215,7 +216,7 @@ async fn hear_signals(
     }
 }
 
-/// What is due by the clock.
+/// The periodic work.
 ///
 /// # Errors
 /// A worker has died.
@@ -225,7 +226,7 @@ fn look_around(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     process.tickets.keep_rotated();
     process.history().look(&running.backends);
     if process.has_no_xdp() {
-        // With XDP its watchdog asks.
+        // With XDP its watchdog asks for the lines.
         running.keeper.hear_log(logging::pass_on);
     }
     if running.workers.iter().any(crate::worker::Worker::is_finished) {
@@ -237,7 +238,8 @@ fn look_around(process: &Process, running: &mut Running) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A worker knows the number of connections when it opens or ends one. Near the cap, and once after, each worker is told.
+/// A worker learns the number of connections when it opens or ends one. Near the cap, and once after that, every
+/// worker is told.
 fn tell_pressure(running: &Running, was_pressed: bool) -> bool {
     let is_pressed = running.admission.fill().is_pressed();
     if is_pressed || was_pressed {
@@ -252,8 +254,8 @@ async fn coalesce(hup: &mut Signal) {
     while tokio::time::timeout(Duration::ZERO, hup.recv()).await.is_ok() {}
 }
 
-/// Reads everything again; on any error the old stays and one line says why. Policy zones alone are read also then, where their
-/// files have changed.
+/// Reads everything again; after any error the old config stays and one line says why. Policy zones whose files have
+/// changed are read even then.
 async fn reload(
     process: &Process,
     running: &mut Running,
@@ -273,7 +275,7 @@ async fn reload(
             process.reload_failed();
             reading.begin(running);
             for line in error.lines() {
-                tracing::error!("not reloaded, the old config stays: {line}");
+                tracing::error!("reload failed, and the old config stays: {line}");
             }
         }
     }
@@ -294,7 +296,7 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
     let doubt = tickets.warning.clone();
     let serving = tls::serving(identities, &config.tls, &tickets)?;
     if plan::needs_embedded(&config) && !plan::needs_embedded(&running.config) {
-        anyhow::bail!("backend: the embedded one is made at start; restart dotd");
+        anyhow::bail!("backend: the embedded backend can only be added at a start; restart dotd");
     }
     let embedded = plan::needs_embedded(&config).then(|| embedded_address(running)).flatten();
     process.apply_xdp(&plan::xdp(&config, &running.config.listen.do53))?;
@@ -330,7 +332,7 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
     Ok(Reloaded { waiting, unusable_certificates: process.unusable_certificates() })
 }
 
-/// The config as the keeper reads it, which may when we may not.
+/// The config as the keeper reads it, which may have the right if the engine has not.
 fn read_config(running: &Running) -> anyhow::Result<(Config, Option<String>)> {
     let file = running.path.as_deref().unwrap_or(config::DEFAULT_PATH.as_ref());
     match running.keeper.config()? {
@@ -339,10 +341,10 @@ fn read_config(running: &Running) -> anyhow::Result<(Config, Option<String>)> {
     }
 }
 
-/// A fleet's keys come from its file, which may have changed; our own stay, or no client could resume. Keys of
-/// a secret that is no longer named end here.
-/// Where a certificate has another key, or the clients' authorities are others, our own keys end too: who had the old key must
-/// not go on by a ticket that was given under it.
+/// Ticket keys that nodes share come from their file, which may have changed; the process's own keys stay, because
+/// clients could not resume otherwise. Keys of a secret that the config no longer names end here.
+/// If a certificate has another key, or the clients' authorities have changed, the process's own keys end too: a
+/// client must not resume a session that was established under the old key.
 pub(super) fn tickets(
     running: &Running,
     tls: &config::Tls,
@@ -354,19 +356,19 @@ pub(super) fn tickets(
             return Ok(running.tickets.clone());
         }
         tracing::info!(
-            "a certificate's key or tls.client_ca has changed: tickets from before resume nothing"
+            "a certificate's key or tls.client_ca has changed: older session tickets are rejected"
         );
         return Ok(Tickets::new(&tls.ticket_secret, runs.ticket_rotation)?.given_under(trust));
     }
     Ok(Tickets::new(&tls.ticket_secret, tls.ticket_rotation)?.given_under(trust))
 }
 
-/// Asks each backend whether it is there, until this is dropped.
+/// Checks the health of each backend, until this is dropped.
 pub(super) fn check_all(backends: &[BackendConfig]) -> JoinSet<()> {
     backends.iter().cloned().map(health::watch).collect()
 }
 
-/// Where the embedded backend of this process answers.
+/// The address of this process's embedded backend.
 pub(super) fn embedded_address(running: &Running) -> Option<SocketAddr> {
     let position =
         running.config.backend.iter().position(|backend| backend.address == config::BackendAddress::Embedded);

@@ -1,7 +1,7 @@
-//! Joins `backend` and `tls`, which ignore each other: what secures connections to backends.
+//! Joins `backend` and `tls`, which do not depend on each other: the TLS of connections to backends.
 //!
-//! Before: a checked config. After: each backend with `transport = "tls"` has what recognises it. Its memory gets its window
-//! when the config is served (`tls_history`).
+//! Before: a checked config. After: each backend with `transport = "tls"` has its verification rules. Its history
+//! gets its window when the config is served (`tls_history`).
 //! Never: opens a connection.
 
 use std::{io, sync::Arc};
@@ -45,10 +45,10 @@ impl Wire for BackendTlsStream {
     }
 }
 
-/// The TLS of each backend, in the order of the config, with what `history` remembers of it.
+/// The TLS of each backend, in the order of the config, with its memory in `history`.
 ///
 /// # Errors
-/// One line: what of which backend cannot be had.
+/// One line: which file or key of which backend cannot be used.
 pub(super) fn all(config: &Config, history: &TlsHistory) -> anyhow::Result<Vec<Option<Tls>>> {
     let tls = config.backend.iter().map(|backend| {
         let tls = BackendTls::of(backend).map_err(anyhow::Error::msg)?;

@@ -1,6 +1,6 @@
 //! The end of an engine: its sessions end in order, and then its workers.
 //!
-//! Before: a signal, or another engine that serves in this one's place. After: no worker is left.
+//! Before: a signal, or another engine that serves in place of this one. After: no worker is left.
 //! Never: waits for a worker without end.
 
 use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
@@ -10,16 +10,16 @@ use tokio::time::sleep;
 use super::process::{Process, Running};
 use crate::worker::{Command, Drain, passage};
 
-/// Time for sessions to end by themselves once we stop.
+/// Time for sessions to end by themselves after a stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// The same where sessions go to the next engine, which may have to take a hundred thousand.
+/// The same if sessions move to the next engine, which may have to take a hundred thousand.
 const MOVE_TIMEOUT: Duration = Duration::from_secs(12);
-/// Time for connections that have just been made to ask, before sessions without a query end: some round trips.
+/// Time for new connections to send a query, before sessions without a query end: some round trips.
 const LEAVE_GRACE: Duration = Duration::from_secs(1);
-/// Time for a worker to end after that, before it is taken for stuck.
+/// Time for a worker to end after that, before it counts as stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(2);
 
-/// Why an engine serves no longer.
+/// The reason why an engine stops serving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
     /// TERM or INT.
@@ -35,7 +35,7 @@ pub(super) enum Why {
 pub(super) async fn drain(process: &Process, mut running: Running, why: Why) -> anyhow::Result<()> {
     tracing::info!(connections = running.admission.total(), "draining");
     process.draining();
-    // Where another engine serves, there is time for clients that have just shaken hands to ask.
+    // If another engine serves, clients that have just completed a handshake get time to send a query.
     let grace = if why == Why::Succeeded { LEAVE_GRACE } else { Duration::ZERO };
     let passage = passage_to_successor(&mut running);
     let from = tokio::time::Instant::now() + grace;
@@ -43,7 +43,7 @@ pub(super) async fn drain(process: &Process, mut running: Running, why: Why) -> 
     for worker in &running.workers {
         worker.tell(Command::Drain(Drain { from, until, passage: passage.clone() }));
     }
-    // The control socket goes on answering while the workers finish.
+    // The control socket still answers while the workers finish.
     let are_finished = || running.workers.iter().all(crate::worker::Worker::is_finished);
     if !all_end(are_finished, until + STUCK_AFTER).await {
         let stuck = running.workers.iter().filter(|worker| !worker.is_finished()).count();
@@ -59,19 +59,20 @@ pub(super) async fn drain(process: &Process, mut running: Running, why: Why) -> 
     Ok(())
 }
 
-/// The way of sessions to the next engine, where that takes them.
+/// The passage to the next engine, if that accepts sessions.
 fn passage_to_successor(running: &mut Running) -> Option<Arc<OwnedFd>> {
     let passage = running.successor.take()?.passage.filter(|_| running.config.session.move_at_upgrade)?;
     match passage::offer(&passage) {
         Ok(()) => Some(Arc::new(passage)),
         Err(error) => {
-            tracing::warn!("the next engine takes no sessions, they end here in order: {error}");
+            tracing::warn!("the next engine accepts no sessions, so they end here in order: {error}");
             None
         }
     }
 }
 
-/// Waits until `are_finished`, but not beyond `until`: a worker that is stuck must not keep the process. `false`: one is.
+/// Waits until `are_finished`, but not beyond `until`: a stuck worker must not keep the process. `false`: one is
+/// stuck.
 async fn all_end(are_finished: impl Fn() -> bool, until: tokio::time::Instant) -> bool {
     while !are_finished() {
         if tokio::time::Instant::now() >= until {
@@ -86,8 +87,8 @@ async fn all_end(are_finished: impl Fn() -> bool, until: tokio::time::Instant) -
 mod tests {
     use super::*;
 
-    /// Goal: a worker that does not end keeps the process no longer than it may; workers that end are waited for.
-    /// Method: one that never does, and one that has after a few looks.
+    /// Goal: a worker that does not end delays the process no longer than permitted; workers that end are waited for.
+    /// Method: one that never ends, and one that ends after a few checks.
     #[test]
     fn a_stuck_worker_is_not_waited_for_without_end() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

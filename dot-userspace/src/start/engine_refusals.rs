@@ -1,8 +1,10 @@
-//! Writes lines for clients that the engine refuses: at once for a network and a reason, then once a minute how many more.
+//! Logs the clients that the engine refuses: one line at once for a network and a reason, then one a minute with the
+//! number of further refusals.
 //!
-//! Before: batches of the workers. After: lines of level info with the key of the config that would change it.
-//! Holds: what was said within the last minute: at most [`LINES_MAX`] networks for each reason.
-//! Never: shows more of a client than `log.client_address` says, or what it asked for; lets one reason hide another.
+//! Before: batches of the workers. After: lines of level info with the key of the config that would change the
+//! refusal.
+//! Holds: the lines of the last minute: at most [`LINES_MAX`] networks for each reason.
+//! Never: shows more of a client than `log.client_address` permits, or its queries; lets one reason hide another.
 //!
 //! Source: RFC 8932 §5.1.1 (minimise what is logged).
 
@@ -20,25 +22,25 @@ use crate::{
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// Lines of one reason within a minute: enough to see which networks, and at most half a line a second.
+/// Most lines of one reason within a minute: enough to see the networks, and at most half a line a second.
 const LINES_MAX: usize = 30;
 
-/// What was said lately.
+/// The lines of the last minute.
 #[derive(Debug, Default)]
 pub(super) struct EngineRefusals {
     said: BTreeMap<Subject, Said>,
-    /// By reason: refusals of networks beyond [`LINES_MAX`], which no line has told yet.
+    /// Refusals of networks beyond [`LINES_MAX`] that no line has reported yet, by reason.
     untold: BTreeMap<&'static str, u64>,
 }
 
-/// What a line is about: reason, alert, and what is shown of the client.
+/// The subject of a line: reason, alert, and the permitted part of the client's address.
 type Subject = (&'static str, Option<u8>, String);
 
 #[derive(Debug)]
 struct Said {
     reason: Counter,
     at: Instant,
-    /// Refusals since.
+    /// Refusals since the line.
     more: u64,
 }
 
@@ -58,7 +60,7 @@ impl EngineRefusals {
         refused.iter().filter_map(|refused| self.note(refused, how, now)).for_each(|line| line.write());
     }
 
-    /// Writes how many more there were, once the minute of a line is over; to be called every second or so.
+    /// Writes how many more refusals there were, once the minute of a line is over. Call it every second or so.
     pub(super) fn say_more(&mut self, now: Instant) {
         self.due(now).iter().for_each(Line::write);
     }
@@ -130,8 +132,9 @@ mod tests {
         Refused { client: client.parse().unwrap(), reason, alert: None, count }
     }
 
-    /// Goal: a network is named at once, then once a minute with what came since, and no more once it stops; the address is as
-    /// `log.client_address` says. Method: two addresses of one network, moments by hand.
+    /// Goal: a network is logged at once, then once a minute with the number since, and no more once it stops; the
+    /// address is shown as `log.client_address` says. Method: two addresses of one network, times given by the test.
+    ///
     #[test]
     fn a_network_is_named_once_a_minute() {
         let (mut said, begun) = (EngineRefusals::default(), Instant::now());
@@ -149,8 +152,8 @@ mod tests {
         }
     }
 
-    /// Goal: a flood of one reason has a bounded number of lines, tells how many it left out, and hides no other reason. Method:
-    /// more networks than have lines.
+    /// Goal: a flood of one reason causes a bounded number of lines, which say how many were omitted, and hides no
+    /// other reason. Method: more networks than lines.
     #[test]
     fn a_flood_hides_no_other_reason() {
         let (mut said, begun) = (EngineRefusals::default(), Instant::now());

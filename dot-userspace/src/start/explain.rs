@@ -1,6 +1,6 @@
-//! Puts together what dotd knows of one client: from the config, the kernel half's maps, caps, rates, and what was refused.
+//! Collects the state of one client: from the config, the kernel half's maps, caps, rates, and the last refusals.
 //!
-//! Before: an operator names a client. After: `control` waits for what the workers say of its sessions.
+//! Before: an operator names a client. After: `control` waits for the workers' reports of its sessions.
 //! Never: changes anything, or waits.
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
@@ -18,12 +18,12 @@ use crate::{
     xdp::{Queues, RateState},
 };
 
-/// Sessions of a worker that an answer shows.
+/// Most sessions of a worker in an answer.
 const SESSIONS_MAX: usize = 20;
 
-/// What of the engine answers questions about clients.
+/// The parts of the engine that answer questions about clients.
 pub(super) struct Engine {
-    /// The way to each worker.
+    /// The channel to each worker.
     pub(super) workers: Vec<Line>,
     /// Caps.
     pub(super) admission: Arc<Admission>,
@@ -33,9 +33,9 @@ pub(super) struct Engine {
     pub(super) queues: Option<Queues>,
 }
 
-/// The client that an operator means: an address, and all that is asked for.
+/// The client in an operator's request: one address of it, and the whole prefix.
 pub(super) fn meant(text: &str, bits: (u8, u8)) -> Result<(IpAddr, IpNet), String> {
-    let wrong = || format!("\"{text}\" is no address and no prefix");
+    let wrong = || format!("\"{text}\" is neither an address nor a prefix");
     if let Ok(address) = text.parse::<IpAddr>() {
         let address = address.to_canonical();
         let bits = if address.is_ipv4() { bits.0 } else { bits.1 };
@@ -46,7 +46,7 @@ pub(super) fn meant(text: &str, bits: (u8, u8)) -> Result<(IpAddr, IpNet), Strin
 }
 
 impl Process {
-    /// What is known at once; the workers have been asked for the rest.
+    /// The state that is known at once; the workers have been asked for the rest.
     pub(super) fn explain_client(&self, request: &ExplainRequest) -> Result<Explaining, String> {
         let config = self.config();
         let bits = (config.xdp.limit.prefix_v4, config.xdp.limit.prefix_v6);
@@ -68,7 +68,7 @@ impl Process {
         for (worker, line) in engine.workers.iter().enumerate() {
             let tell = tell.clone();
             line.look(Box::new(move |shared| {
-                // The operator may have gone away.
+                // The operator may have closed the connection.
                 let _ = tell.try_send(shared.sessions_of(net, worker, SESSIONS_MAX));
             }));
         }
@@ -98,7 +98,7 @@ fn rates(config: &Config, engine: &Engine, client: IpAddr, bits: (u8, u8)) -> Ve
     .collect()
 }
 
-/// The lists that say something about a client.
+/// The lists that decide about a client.
 fn lists(config: &Config, client: IpAddr) -> Vec<Listed> {
     let Access { allow, deny, denied, listener, .. } = &config.access;
     let silent = *denied == Denied::Close;
@@ -111,10 +111,10 @@ fn lists(config: &Config, client: IpAddr) -> Vec<Listed> {
         found.push(Listed { key: key.to_owned(), entry: entry.map(|net| net.to_string()), effect });
     };
     if let Some(net) = find(&config.xdp.deny) {
-        note("xdp.deny", Some(net), "it gets nothing on any port".to_owned());
+        note("xdp.deny", Some(net), "its packets are dropped on every port".to_owned());
     }
     if let Some(net) = find(&config.xdp.allow) {
-        note("xdp.allow", Some(net), "no limit of [xdp.limit] holds for it".to_owned());
+        note("xdp.allow", Some(net), "no limit of [xdp.limit] applies to it".to_owned());
     }
     for (at, allow, deny) in std::iter::once((None, allow, deny))
         .chain(listener.iter().map(|own| (Some(own.address), &own.allow, &own.deny)))
@@ -128,11 +128,11 @@ fn lists(config: &Config, client: IpAddr) -> Vec<Listed> {
         } else if let Some(net) = find(allow) {
             note(&format!("{prefix}.allow"), Some(net), format!("it may ask{at}"));
         } else if !allow.is_empty() {
-            note(&format!("{prefix}.allow"), None, format!("it is not there: {closed}{at}"));
+            note(&format!("{prefix}.allow"), None, format!("it is not on the list: {closed}{at}"));
         }
     }
     if config.xdp.limit.mode == LimitMode::Count {
-        note("xdp.limit.mode", None, "limits of XDP count, and refuse nothing".to_owned());
+        note("xdp.limit.mode", None, "limits of XDP only count, and refuse nothing".to_owned());
     }
     found
 }
@@ -142,8 +142,8 @@ mod tests {
     use super::*;
     use crate::config::parse;
 
-    /// Goal: a list that decides is named with the entry that does, also where the client is missing from it; an address within
-    /// IPv6 is that address. Method: one config, four clients. Covers: C-521
+    /// Goal: a list that decides is shown with its matching entry, also if the client is missing from it; an
+    /// IPv4-mapped address counts as IPv4. Method: one config, four clients. Covers: C-521
     #[test]
     fn the_list_that_decides_is_named() {
         let text = "[access]\nallow = [\"192.0.2.0/24\", \"192.0.2.0/28\", \"203.0.113.0/24\"]\ndeny = [\"203.0.113.7/32\"]\n\

@@ -1,7 +1,7 @@
-//! Wildcard listeners of a family of addresses that this kernel does not have (`ipv6.disable=1`).
+//! Removes wildcard listeners of an address family that this kernel lacks (`ipv6.disable=1`).
 //!
-//! Before: a config, whose default listens on both families. After: what is left can be listened on.
-//! Never: leaves out an address that the config names: that is a mistake for `check` and the start to say.
+//! Before: a config, whose default listens on both families. After: the remaining addresses can be bound.
+//! Never: removes an address that the config names: `check` and the start report that as a mistake.
 
 use std::{io, net::SocketAddr};
 
@@ -10,7 +10,8 @@ use socket2::{Domain, Socket, Type};
 
 use crate::config::Config;
 
-/// Takes such listeners out of the config; a line for each. `is_here` says whether the kernel has the family of an address.
+/// Removes such listeners from the config; returns a line for each. `is_here` says whether the kernel has the family
+/// of an address.
 pub fn leave_out(config: &mut Config, is_here: impl Fn(SocketAddr) -> bool) -> Vec<String> {
     let mut lines = Vec::new();
     let mut keep = |key: &str, address: SocketAddr| {
@@ -43,8 +44,8 @@ fn is_missing(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    /// Goal: on a kernel without IPv6 the default listens on IPv4 alone and says so; an address that was chosen stays, for the
-    /// start to say what is wrong with it. Method: a family that is not here, and one that is.
+    /// Goal: on a kernel without IPv6 the default listens on IPv4 only and says so; a configured address stays, and
+    /// the start reports the mistake. Method: a family that the kernel lacks, and one that it has.
     #[test]
     fn a_wildcard_of_a_missing_family_is_left_out() {
         let mut config = Config::default();
@@ -58,7 +59,8 @@ mod tests {
         assert_eq!((config.listen.dot, config.listen.do53), (dot[..1].to_vec(), do53[1..].to_vec()));
     }
 
-    /// Goal: what the kernel says is understood. Method: the error of a kernel without the family, and one of another kind.
+    /// Goal: a missing family is recognised by the kernel's error. Method: the error of a kernel without the family,
+    /// and one of another kind.
     #[test]
     fn a_missing_family_is_known_by_its_error() {
         assert!(is_here("127.0.0.1:0".parse().unwrap()));

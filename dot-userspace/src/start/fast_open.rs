@@ -1,8 +1,8 @@
 //! TCP Fast Open on listeners: a client's ClientHello may come with its SYN (RFC 7413, RFC 7858 §3.4).
 //!
-//! Before: `listen.fast_open` and a socket that is about to listen. After: the kernel accepts octets in a SYN, where
-//! the machine's own setting permits it; [`state`] says whether.
-//! Never: changes that setting, which is of the whole machine.
+//! Before: `listen.fast_open` and a socket that is about to listen. After: the kernel accepts octets in a SYN, if the
+//! machine's own setting permits it; [`state`] reports that.
+//! Never: changes that setting, which applies to the whole machine.
 
 use std::{fs, io, os::fd::AsFd};
 
@@ -17,7 +17,7 @@ sockopt_impl!(
     i32
 );
 
-/// SYNs with octets that may wait: each holds a segment of a client that has proven nothing but a cookie. 256, as
+/// Most SYNs with octets that wait: each holds a segment of a client that has proved nothing but a cookie. 256, as
 /// many as a worker's handshakes of a quarter of a second.
 const WAITING_MAX: i32 = 256;
 /// The kernel's setting for this network namespace, and its bit for listeners (ip-sysctl: tcp_fastopen).
@@ -29,14 +29,14 @@ pub(super) fn permit(socket: impl AsFd) -> io::Result<()> {
     Ok(setsockopt(&socket, FastOpenQueue, &WAITING_MAX)?)
 }
 
-/// For an operator: "on", or why not; `None`: it was not asked for.
+/// The state for an operator: "on", or the reason why it is off. `None`: the config does not ask for it.
 pub(super) fn state(is_wanted: bool) -> Option<String> {
     is_wanted.then(|| describe(fs::read_to_string(SETTING).ok().as_deref()))
 }
 
 fn describe(setting: Option<&str>) -> String {
     let setting = setting.map(str::trim).unwrap_or_default();
-    // Written as hexadecimal by some, shown as decimal by the kernel.
+    // Some operators write it in hexadecimal; the kernel shows it in decimal.
     match setting.parse::<u32>() {
         Ok(bits) if bits & SETTING_OF_SERVERS != 0 => "on".to_owned(),
         Ok(bits) => format!("off (net.ipv4.tcp_fastopen is {bits}: set it to {})", bits | SETTING_OF_SERVERS),

@@ -1,11 +1,10 @@
-//! Sees when files change: the watch that makes renewed certificates and policy zones take effect without a signal.
+//! Watches files for changes: renewed certificates and policy zones take effect without a signal.
 //!
-//! Before: a config that names files. After: [`Files::have_changed`] says that another load is worth the while.
-//! Holds: a watch on each folder in which a change can lead one of the paths to other content: that of the file, of
-//! each symbolic link on the way, and of what the link names (Kubernetes swaps a link to a folder, certbot one to a
-//! file; writers that are careful rename).
-//! Never: reads a file, queues events (they ring a bell, and ringing twice is ringing once), or watches more than
-//! [`FOLDERS_MAX`].
+//! Before: a config that names files. After: [`Files::have_changed`] says that the files must be loaded again.
+//! Holds: a watch on each folder in which a change can make one of the paths lead to other content: that of the file,
+//! of each symbolic link on the path, and of the link's target (Kubernetes replaces a link to a folder, certbot one
+//! to a file; careful writers rename).
+//! Never: reads a file, queues events (several events cause one notification), or watches more than [`FOLDERS_MAX`].
 
 use std::{
     cell::Cell,
@@ -32,21 +31,21 @@ use crate::{
     disk::{self, Print},
 };
 
-/// A renewal writes several files: it is over when nothing has changed for this long.
+/// A renewal writes several files: it has ended when nothing has changed for this long.
 const QUIET: Duration = Duration::from_millis(300);
-/// A writer that never stops is not waited for longer.
+/// Longest wait for a writer that never stops.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How often files are looked at in folders that cannot be watched, such as those that are root's alone.
+/// How often files are checked in folders that cannot be watched, such as those that only root may read.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// Folders watched. A certificate needs one to four.
 const FOLDERS_MAX: usize = 256;
-/// Symbolic links followed for one path, as many as Linux follows.
+/// Most symbolic links that are followed for one path, as in Linux.
 const LINKS_MAX: usize = 40;
 
-/// Which files of a config are meant.
+/// Selects files of a config.
 pub(super) type Named = fn(&Config) -> BTreeSet<PathBuf>;
 
-/// What files were at some moment.
+/// The state of files at some moment.
 pub(super) struct Seen {
     named: Named,
     paths: BTreeSet<PathBuf>,
@@ -54,27 +53,28 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// As they are now: to be asked before they are read, so that what changes meanwhile is another change.
+    /// The present state. Call it before the files are read, so that a change during the read counts as another
+    /// change.
     pub(super) fn now(config: &Config, named: Named) -> Self {
         let paths = named(config);
         Self { named, prints: prints(&paths), paths }
     }
 }
 
-/// Files of what is being served.
+/// The files of the config that is served.
 pub(super) struct Files {
     watcher: Option<RecommendedWatcher>,
     watched: HashSet<PathBuf>,
     seen: Seen,
     settled: Arc<Notify>,
     task: AbortHandle,
-    /// When they are looked at without an event: a folder is closed to us, or cannot be watched.
+    /// When the files are checked without an event, because a folder may not be read or cannot be watched.
     next_look: Cell<Option<Instant>>,
 }
 
 impl Files {
-    /// Watches the files that were `seen` before they were read; what has changed since then has settled at once. Where
-    /// the kernel has no watch left it says so, and HUP still works.
+    /// Watches the files that were `seen` before they were read; a change since then counts at once. If the kernel
+    /// has no watch left, a line says so, and HUP still works.
     pub(super) fn watch(seen: Seen) -> Self {
         let (bell, settled) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let ring = Arc::clone(&bell);
@@ -92,8 +92,8 @@ impl Files {
         files
     }
 
-    /// Waits until something has changed in the folders, and then nothing for a moment; or a minute, where there are folders
-    /// that are not watched.
+    /// Waits until something has changed in the folders, and then nothing for a moment; or a minute, if some folders
+    /// are not watched.
     ///
     /// # Cancel safety
     /// A change is kept for the next call, and so is the time.
@@ -104,20 +104,20 @@ impl Files {
         }
     }
 
-    /// Whether a path leads to other content than when it was noted.
+    /// Whether a path now leads to other content than when it was noted.
     pub(super) fn have_changed(&self) -> bool {
         self.seen.prints != prints(&self.seen.paths)
     }
 
-    /// Takes what the files are now for seen, whether or not it could be used, and watches where they are now.
+    /// Notes the present state as seen, whether or not the files could be used, and watches their present folders.
     pub(super) fn note(&mut self, config: &Config) {
         self.seen.paths = (self.seen.named)(config);
         self.follow();
-        // After the watches: what changes from now on rings.
+        // After the watches are set: every later change causes an event.
         self.seen.prints = prints(&self.seen.paths);
     }
 
-    /// After a reload: other files are noted again, the same ones were before it.
+    /// After a reload: notes files that are new in the config; the others were noted before it.
     pub(super) fn name(&mut self, config: &Config) {
         if self.seen.paths != (self.seen.named)(config) {
             self.note(config);
@@ -129,10 +129,10 @@ impl Files {
             self.seen.paths.iter().flat_map(|path| folders(path)).take(FOLDERS_MAX).collect();
         let Some(watcher) = &mut self.watcher else { return };
         for gone in self.watched.difference(&wanted) {
-            // A folder that is gone took its watch with it.
+            // A folder that was removed took its watch with it.
             let _ = watcher.unwatch(gone);
         }
-        // Also those watched before: a folder of the same name may be another one.
+        // Watched folders are watched again, because a folder of the same name may be another one.
         let watch = |folder: &PathBuf| watcher.watch(folder, RecursiveMode::NonRecursive).err();
         let unwatched = wanted.iter().filter_map(watch).last();
         if let Some(error) = &unwatched
@@ -152,7 +152,7 @@ impl Drop for Files {
 }
 
 fn say_unwatched(error: &notify::Error) {
-    tracing::warn!(%error, "files of certificates or policy zones are not all watched: they are looked at once a minute");
+    tracing::warn!(%error, "some files of certificates or policy zones cannot be watched, and are checked once a minute");
 }
 
 /// A read does not count as a change: dotd's own reads would wake it for ever.
@@ -163,7 +163,7 @@ fn is_change(kind: EventKind) -> bool {
     }
 }
 
-/// Rings `settled` when `bell` has rung and then been quiet.
+/// Notifies `settled` after `bell` was notified and then no event came for a while.
 async fn settle(bell: Arc<Notify>, settled: Arc<Notify>) {
     loop {
         bell.notified().await;
@@ -173,7 +173,7 @@ async fn settle(bell: Arc<Notify>, settled: Arc<Notify>) {
     }
 }
 
-/// Every file that a handshake depends on, with clients or with backends, and another program writes.
+/// Every file that a handshake with clients or with backends depends on and that another program writes.
 pub(super) fn of_certificates(config: &Config) -> BTreeSet<PathBuf> {
     let tls = &config.tls;
     let pairs = tls.certificates.iter().flat_map(|entry| [&entry.cert, &entry.key, &entry.ocsp]);
@@ -195,7 +195,7 @@ fn prints(paths: &BTreeSet<PathBuf>) -> Vec<Option<Print>> {
     paths.iter().map(print).collect()
 }
 
-/// The folders in which a change can lead `path` elsewhere, as the kernel walks them.
+/// The folders in which a change can make `path` lead elsewhere, in the order in which the kernel walks them.
 fn folders(path: &Path) -> BTreeSet<PathBuf> {
     let mut folders = BTreeSet::new();
     let mut at = PathBuf::from(if path.is_absolute() { "/" } else { "." });
@@ -221,7 +221,7 @@ fn folders(path: &Path) -> BTreeSet<PathBuf> {
     folders
 }
 
-/// The names of a path, without what stands for the root or for no step at all.
+/// The names of a path, without those for the root or the present folder.
 fn names(path: &Path) -> impl Iterator<Item = OsString> {
     let steps = path.components().filter(|step| matches!(step, Component::Normal(_) | Component::ParentDir));
     steps.map(|step| step.as_os_str().to_owned())
@@ -234,8 +234,8 @@ mod tests {
     use super::*;
     use crate::config::Tls;
 
-    /// Goal: each place where a path can be turned is watched. Method: a file by way of a link to a file, a link to a
-    /// folder (absolute and relative), a file in place of a folder, and a link to itself.
+    /// Goal: each folder in which a path can change is watched. Method: a file through a link to a file, through a
+    /// link to a folder (absolute and relative), a file in place of a folder, and a link to itself.
     #[test]
     fn folders_are_those_where_a_path_can_turn() {
         let scratch = tempfile::tempdir().unwrap();
@@ -261,7 +261,8 @@ mod tests {
         assert_eq!(of("loop"), [root.clone()].into());
     }
 
-    /// Goal: what changed after it was read, and before it was watched, is no secret. Method: a key written in between.
+    /// Goal: a change after the file was read, and before it was watched, is noticed. Method: a key written in
+    /// between.
     #[tokio::test]
     async fn a_change_before_the_watch_is_seen() {
         let scratch = tempfile::tempdir().unwrap();
@@ -278,7 +279,8 @@ mod tests {
         assert!(!files.have_changed());
     }
 
-    /// Goal: other content is seen, however it came, and the same content is not. Method: in place, by rename, gone.
+    /// Goal: other content is noticed, however it was written, and the same content is not. Method: in place, by
+    /// rename, removed.
     #[test]
     fn other_content_has_another_print() {
         let scratch = tempfile::tempdir().unwrap();

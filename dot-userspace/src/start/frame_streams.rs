@@ -1,6 +1,8 @@
-//! Frame Streams over a connection: the words by which writer and reader begin and end, around data frames.
+//! Frame Streams over a connection: the control frames with which writer and reader begin and end, around data
+//! frames.
 //!
-//! Before: a connection to a reader. After: the reader expects frames of dnstap, or has said that it has all of them.
+//! Before: a connection to a reader. After: the reader expects frames of dnstap, or has confirmed that it has all of
+//! them.
 //! Holds: nothing. Never: reads more of a control frame than [`CONTROL_OCTETS_MAX`].
 //!
 //! Source: fstrm (github.com/farsightsec/fstrm), fstrm/control.h: an escape of 4 octets 0, the frame's length, its type, fields.
@@ -9,11 +11,11 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-/// What the frames are.
+/// The content type of the frames.
 const CONTENT: &[u8] = b"protobuf:dnstap.Dnstap";
 /// Longest control frame (FSTRM_CONTROL_FRAME_LENGTH_MAX).
 const CONTROL_OCTETS_MAX: u32 = 512;
-/// The only field there is.
+/// The only defined field.
 const FIELD_CONTENT: u32 = 1;
 
 /// Types of control frames.
@@ -27,25 +29,25 @@ enum Control {
     Finish = 5,
 }
 
-/// Agrees with the reader on the content: after that it expects data frames.
+/// Agrees with the reader on the content type; the reader then expects data frames.
 ///
 /// # Errors
-/// The connection's, or the reader does not want dnstap.
+/// The connection failed, or the reader does not accept dnstap.
 pub(super) async fn open<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
     stream.write_all(&frame(Control::Ready, true)).await?;
     stream.flush().await?;
     let (kind, contents) = read(stream).await?;
     if kind != Control::Accept as u32 || !(contents.is_empty() || contents.iter().any(|one| one == CONTENT)) {
-        return Err(io::Error::other("the reader does not take dnstap"));
+        return Err(io::Error::other("the reader does not accept dnstap"));
     }
     stream.write_all(&frame(Control::Start, true)).await?;
     stream.flush().await
 }
 
-/// Ends the stream, and waits until the reader has all of it.
+/// Ends the stream, and waits until the reader confirms that it has all frames.
 ///
 /// # Errors
-/// The connection's.
+/// The connection failed.
 pub(super) async fn close<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
     stream.write_all(&frame(Control::Stop, false)).await?;
     stream.flush().await?;
@@ -64,9 +66,9 @@ fn frame(kind: Control, has_content: bool) -> Vec<u8> {
     [&[0; 4], &length.to_be_bytes()[..], &body].concat()
 }
 
-/// Reads one control frame: its type, and the contents that it names.
+/// Reads one control frame: its type, and its content types.
 async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<(u32, Vec<Vec<u8>>)> {
-    let broken = || io::Error::other("what the reader says is no Frame Streams");
+    let broken = || io::Error::other("the reader does not speak Frame Streams");
     let (escape, length) = (stream.read_u32().await?, stream.read_u32().await?);
     if escape != 0 || !(4..=CONTROL_OCTETS_MAX).contains(&length) {
         return Err(broken());
@@ -97,8 +99,9 @@ mod tests {
         runtime.block_on(read(&mut octets))
     }
 
-    /// Goal: a control frame is read as it is written, and nothing that a reader says makes dotd read much, or panic. Method: our
-    /// own frames; each beginning of one; lengths that are none; a field that is longer than its frame; another content.
+    /// Goal: a control frame is read as it is written, and no input of a reader makes dotd read much, or panic.
+    /// Method: dotd's own frames; each prefix of one; invalid lengths; a field that is longer than its frame; another
+    /// content type.
     ///
     #[test]
     fn control_frames_are_read_within_bounds() {
@@ -120,8 +123,8 @@ mod tests {
         assert!(said(&data).is_err(), "a data frame is no control frame");
     }
 
-    /// Goal: the writer goes on only with a reader that takes dnstap, and ends in order. Method: readers that answer each step as
-    /// they should, and one with another content.
+    /// Goal: the writer continues only with a reader that accepts dnstap, and ends in order. Method: readers that
+    /// answer each step as they should, and one with another content type.
     #[test]
     fn writer_and_reader_agree() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -143,7 +146,7 @@ mod tests {
             let mut other = frame(Control::Accept, true);
             other[20] = b'x';
             theirs.write_all(&other).await.unwrap();
-            assert!(open(&mut ours).await.unwrap_err().to_string().contains("does not take dnstap"));
+            assert!(open(&mut ours).await.unwrap_err().to_string().contains("does not accept dnstap"));
         });
     }
 }

@@ -1,8 +1,8 @@
-//! Whether a standard stream of this process leads to systemd's journal, and the priority of a line there.
+//! Whether a standard stream of this process leads to systemd's journal, and the priority prefix of a line there.
 //!
-//! Before: systemd has set JOURNAL_STREAM. After: `logging` and `cli` begin each line with `<N>`, so that `journalctl -p err`
-//! finds the errors.
-//! Never: believes the variable alone: a stream that was redirected since is another file.
+//! Before: systemd has set JOURNAL_STREAM. After: `logging` and `cli` begin each line with `<N>`, so that `journalctl
+//! -p err` finds the errors.
+//! Never: trusts the variable alone: a stream that was redirected since is another file.
 //!
 //! Source: systemd.exec(5) ($JOURNAL_STREAM), sd-daemon(3) (priority prefixes).
 
@@ -11,16 +11,16 @@ use std::{env, os::fd::AsFd, sync::OnceLock};
 use nix::sys::stat::fstat;
 use tracing::Level;
 
-/// What systemd named at the first call: the engine forgets its environment before it serves.
+/// The value at the first call: the engine clears its environment before it serves.
 static NAMED: OnceLock<Option<String>> = OnceLock::new();
 
-/// Whether what is written to `stream` goes to the journal.
+/// Whether output to `stream` goes to the journal.
 pub fn is_journal(stream: impl AsFd) -> bool {
     let Some(named) = NAMED.get_or_init(|| env::var("JOURNAL_STREAM").ok()) else { return false };
     fstat(stream).is_ok_and(|found| *named == format!("{}:{}", found.st_dev, found.st_ino))
 }
 
-/// What a line of this level begins with in the journal.
+/// The prefix of a line of this level in the journal.
 #[must_use]
 pub const fn prefix(level: Level) -> &'static str {
     match level {

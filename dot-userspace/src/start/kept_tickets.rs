@@ -1,9 +1,9 @@
-//! The keys of session tickets, which the keeper has too, for the next engine.
+//! The keys of session tickets, of which the keeper has a copy for the next engine.
 //!
-//! Before: a start, a reload, a renewal, a rotation by time or by command has made keys. After: workers use them, and the keeper
-//! has them.
-//! Never: lets keys that ended come back. A rotation by time is told within a second after it; the keeper's older keys end by
-//! their own clock.
+//! Before: a start, a reload, a renewal, or a rotation by time or by command has made keys. After: workers use them,
+//! and the keeper has them.
+//! Never: lets keys that ended come back. The keeper gets the keys of a rotation by time within a second; its older
+//! keys end by their own clock.
 
 use std::sync::{
     Mutex, PoisonError,
@@ -18,9 +18,9 @@ use crate::{
 /// Keys, and whether the keeper has them.
 pub(super) struct KeptTickets {
     keeper: Keeper,
-    /// `None` until the start has them.
+    /// `None` until the start has made them.
     tickets: Mutex<Option<Tickets>>,
-    /// Which key the keeper has.
+    /// The revision of the keys that the keeper has.
     revision: AtomicU64,
 }
 
@@ -29,11 +29,11 @@ impl KeptTickets {
         Self { keeper, tickets: Mutex::default(), revision: AtomicU64::new(0) }
     }
 
-    /// Sessions resume by these from now on, also with the next engine. To be called before a worker has them.
+    /// Sessions are resumed with these keys from now on, also in the next engine. Call it before a worker has them.
     pub(super) fn resume_by(&self, tickets: &Tickets) {
         *self.tickets.lock().unwrap_or_else(PoisonError::into_inner) = Some(tickets.clone());
         if let Err(error) = self.keep(tickets) {
-            tracing::warn!("the keys of session tickets are not kept for a next engine: {error}");
+            tracing::warn!("the keeper does not hold the keys of session tickets for a next engine: {error}");
         }
     }
 
@@ -43,19 +43,19 @@ impl KeptTickets {
             tickets.revision().is_some_and(|revision| revision != self.revision.load(Relaxed))
         };
         if let Some(tickets) = self.now().filter(is_new) {
-            // It is tried again; a keeper that does not answer is noticed elsewhere.
+            // The next call tries again; another request notices a keeper that does not answer.
             let _ = self.keep(&tickets);
         }
     }
 
-    /// Begins the next rotation now; `ends_old`: older tickets resume nothing.
+    /// Starts the next rotation now; `ends_old`: older tickets are rejected.
     ///
     /// # Errors
-    /// Why not, or that a next engine would go on with the keys from before.
+    /// The keys cannot be rotated, or a next engine would continue with the old keys.
     pub(super) fn rotate(&self, ends_old: bool) -> Result<(), String> {
         let tickets = self.now().ok_or("dotd is starting; try again")?;
         tickets.rotate(ends_old).map_err(|error| error.to_string())?;
-        self.keep(&tickets).map_err(|error| format!("the keys have changed in this engine alone: {error}"))
+        self.keep(&tickets).map_err(|error| format!("the keys have changed only in this engine: {error}"))
     }
 
     fn now(&self) -> Option<Tickets> {
@@ -80,8 +80,9 @@ mod tests {
 
     use super::*;
 
-    /// Goal: keys that the keeper refuses, as during an upgrade, are told again until it has them, and then no more: else keys that
-    /// an operator has ended would come back with the next engine. Method: a keeper that refuses once.
+    /// Goal: keys that the keeper refuses, as during an upgrade, are sent again until it has them, and then no more;
+    /// otherwise keys that an operator has ended would come back with the next engine. Method: a keeper that refuses
+    /// once.
     #[test]
     fn refused_keys_are_told_again() {
         let flags = SockFlag::SOCK_CLOEXEC;

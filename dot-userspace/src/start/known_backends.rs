@@ -1,8 +1,9 @@
-//! The backends as an operator sees them: name, health, what was counted of each, and how many answers are SERVFAIL of late.
+//! The backends for an operator: name, health, counts, and the recent share of SERVFAIL.
 //!
-//! Before: the config names them, workers and checks learn of them. After: status, stats and metrics show them.
+//! Before: the config names them, and workers and checks report about them. After: status, stats and metrics show
+//! them.
 //! Holds: for each backend, and for the clients, sums of the last ten seconds.
-//! Never: changes what a worker does: SERVFAIL of a backend is an answer.
+//! Never: changes a worker's behaviour: SERVFAIL of a backend is an answer.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,22 +18,22 @@ use crate::{
     ledger::{BackendLines, Measured, Traffic, latency},
 };
 
-/// Seconds over which shares are.
+/// Seconds over which shares are computed.
 const SECONDS: usize = 10;
-/// Answers before a share is said.
+/// Answers that are needed for a share.
 const ANSWERS_MIN: u64 = 16;
-/// A backend with as many SERVFAIL in a hundred answers is "failing".
+/// Percentage of SERVFAIL in a backend's answers from which on it is "failing".
 const FAILING_PERCENT: u8 = 50;
 
 /// One backend.
 struct Known {
     status: BackendStatus,
     health: Health,
-    /// Of its TLS.
+    /// The memory of its TLS.
     memory: Option<TlsMemory>,
-    /// Whether another one stands in for it in clear.
+    /// Whether another entry replaces it in clear.
     falls_back: bool,
-    /// It stands in, in clear, for the backend with this memory.
+    /// It replaces, in clear, the backend with this memory.
     stands_in: Option<TlsMemory>,
     lines: BackendLines,
     recent: Recent,
@@ -58,7 +59,7 @@ impl KnownBackends {
         Self(known.collect())
     }
 
-    /// Those of a new config; what is known of a backend that stays, stays.
+    /// The backends of a new config; the state of a backend that stays is kept.
     pub(super) fn reload(&mut self, config: &Config, backends: &[BackendConfig]) {
         let mut old = std::mem::replace(self, Self::of(config, backends));
         for known in &mut self.0 {
@@ -68,7 +69,7 @@ impl KnownBackends {
         }
     }
 
-    /// To be called every second.
+    /// Call it every second.
     pub(super) fn note_second(&mut self) {
         for known in &mut self.0 {
             let sum = known.lines.sum();
@@ -76,12 +77,12 @@ impl KnownBackends {
         }
     }
 
-    /// As they are now, with what `history` remembers of their TLS.
+    /// The present states, with their TLS history.
     pub(super) fn statuses(&self, history: &TlsHistory) -> Vec<BackendStatus> {
         self.0.iter().map(|known| known.status(history)).collect()
     }
 
-    /// What each was asked and answered, by name.
+    /// Queries and answers of each, by name.
     pub(super) fn counts(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
         let counts = |known: &Known| {
             let sum = known.lines.sum();
@@ -90,7 +91,7 @@ impl KnownBackends {
         self.0.iter().map(|known| (known.status.name.clone(), counts(known))).collect()
     }
 
-    /// How long each took.
+    /// Response times of each.
     pub(super) fn measured(&self) -> Vec<Measured> {
         let of = |known: &Known| {
             latency::of_backend(&known.status.name, &known.status.transport, &known.lines.sum())
@@ -132,12 +133,12 @@ impl Known {
     }
 }
 
-/// Two counters over the last seconds: all, and some of them.
+/// Two counters over the last seconds: a total, and a part of it.
 #[derive(Default)]
 pub(super) struct Recent(VecDeque<(u64, u64)>);
 
 impl Recent {
-    /// What they are now; to be called every second.
+    /// The present values; call it every second.
     pub(super) fn note(&mut self, all: u64, some: u64) {
         if self.0.len() > SECONDS {
             self.0.pop_front();
@@ -145,7 +146,7 @@ impl Recent {
         self.0.push_back((all, some));
     }
 
-    /// Some in a hundred of all. `None`: too few were counted.
+    /// The part as a percentage of the total. `None`: the total is too small.
     pub(super) fn percent(&self) -> Option<u8> {
         let ((first_all, first_some), (all, some)) = (self.0.front()?, self.0.back()?);
         let all = all.checked_sub(*first_all).filter(|all| *all >= ANSWERS_MIN)?;
@@ -158,8 +159,8 @@ impl Recent {
 mod tests {
     use super::*;
 
-    /// Goal: a share is of the last ten seconds, and of enough answers. Method: an hour of good answers, then ten seconds of
-    /// SERVFAIL; then nothing.
+    /// Goal: a share covers the last ten seconds, and needs enough answers. Method: an hour of good answers, then ten
+    /// seconds of SERVFAIL; then nothing.
     #[test]
     fn a_share_is_of_the_last_seconds() {
         let mut recent = Recent::default();

@@ -1,8 +1,8 @@
-//! Sockets that need rights or must be ours alone: listeners, the control socket, the HTTP port.
+//! Sockets that need rights or must belong to one process only: listeners, the control socket, the HTTP port.
 //!
-//! Before: addresses from the config. After: bound and listening, one socket a worker and address.
-//! Never: shares a port with another process unnoticed: SO_REUSEPORT would let that pass, so each address
-//! is first taken without it.
+//! Before: addresses from the config. After: bound and listening, one socket for each worker and address.
+//! Never: shares a port with another process unnoticed: SO_REUSEPORT would permit that, so each address is first
+//! bound without it.
 
 use std::{
     fs::{self, File},
@@ -48,12 +48,13 @@ use crate::{
 
 /// Connections that may wait for `accept`; the kernel caps it by net.core.somaxconn.
 const BACKLOG: i32 = 4096;
-/// Operators that may wait on the keeper's own socket.
+/// Most operators that may wait on the keeper's own socket.
 const DOOR_BACKLOG: i32 = 8;
-/// Kernel buffers of a socket for datagrams: a burst of clients must not be dropped before we read it.
+/// Kernel buffers of a socket for datagrams: a burst of clients must not be dropped before dotd reads it.
 const DATAGRAM_BUFFER_OCTETS: usize = 4 << 20;
-/// Octets for a client that the kernel takes beyond what it may send now: the longest answer. Without a bound it takes
-/// 4 MiB (net.ipv4.tcp_wmem), and says that it takes more when a third of that is gone: a minute for a slow reader.
+/// Octets that the kernel accepts for a client beyond those that it may send now: the longest answer. Without a limit
+/// it accepts 4 MiB (net.ipv4.tcp_wmem), and reports room for more when a third of that is gone: a minute for a slow
+/// reader.
 const NOT_SENT_OCTETS: u32 = 64 * 1024;
 
 /// All workers' listeners of one address.
@@ -63,17 +64,17 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// As the kernel half wants them: index = worker.
+    /// The form for the kernel half: index = worker.
     pub(super) fn for_xdp(&self) -> ListenerGroup<'_> {
         ListenerGroup { address: self.address, sockets: self.sockets.iter().map(AsFd::as_fd).collect() }
     }
 }
 
-/// Binds every address of `listen.dot` and `listen.do53`, once a worker. Only the groups of the first are for the kernel
-/// half: it knows port 53 by itself.
+/// Binds every address of `listen.dot` and `listen.do53`, once for each worker. Only the groups of the first are for
+/// the kernel half, which handles port 53 by itself.
 ///
 /// # Errors
-/// The address and why it cannot be had.
+/// The address and why it cannot be bound.
 pub(super) fn bind(config: &Config, workers: usize) -> anyhow::Result<(Vec<Group>, Vec<Listeners>)> {
     let patience = config.session.idle_timeout;
     let tcp = |at, is_shared| listen(at, is_shared, config.listen.fast_open, patience);
@@ -97,7 +98,7 @@ pub(super) fn bind(config: &Config, workers: usize) -> anyhow::Result<(Vec<Group
     Ok((dot, by_worker))
 }
 
-/// What [`bind`] made, for a keeper to hold while engines come and go.
+/// The sockets of [`bind`], for the keeper to hold while engines come and go.
 ///
 /// # Errors
 /// No descriptor is left.
@@ -138,7 +139,7 @@ fn own(socket: &impl AsFd) -> io::Result<OwnedFd> {
     socket.as_fd().try_clone_to_owned()
 }
 
-/// As [`bind`], of sockets that an engine before had.
+/// As [`bind`], with the sockets of a previous engine.
 ///
 /// # Errors
 /// No descriptor is left.
@@ -166,7 +167,7 @@ pub(super) fn adopt(sockets: &Sockets<OwnedFd>) -> io::Result<(Vec<Group>, Vec<L
     Ok((dot, by_worker))
 }
 
-/// `control.http` of the engine before.
+/// The `control.http` socket of the previous engine.
 ///
 /// # Errors
 /// No descriptor is left.
@@ -174,7 +175,7 @@ pub(super) fn adopt_http(sockets: &Sockets<OwnedFd>) -> io::Result<Option<TcpLis
     sockets.http.as_ref().map(|(_, socket)| own(socket).map(TcpListener::from)).transpose()
 }
 
-/// One socket a worker for each address, after each was taken alone once.
+/// One socket for each worker and address, after each address was bound alone once.
 fn groups<S>(
     addresses: &[SocketAddr],
     workers: usize,
@@ -205,7 +206,7 @@ fn receive(address: SocketAddr, is_shared: bool) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// One listener. What is set here, accepted connections inherit: no system call per connection.
+/// One listener. Accepted connections inherit the options that are set here, without a system call for each.
 fn listen(
     address: SocketAddr,
     is_shared: bool,
@@ -220,9 +221,9 @@ fn listen(
     }
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
-    // What a client does not take waits in our memory, where it is counted, and not in the kernel's too.
+    // Octets that a client does not read wait in dotd's memory, where they are counted, and not in the kernel's too.
     socket.set_tcp_notsent_lowat(NOT_SENT_OCTETS)?;
-    // A peer that acknowledges nothing for so long is gone (RFC 5482).
+    // A peer that acknowledges nothing for this long is gone (RFC 5482).
     socket.set_tcp_user_timeout(Some(patience))?;
     if has_fast_open {
         fast_open::permit(&socket)?;
@@ -235,7 +236,7 @@ fn listen(
 /// Binds `control.http`.
 ///
 /// # Errors
-/// The address and why it cannot be had.
+/// The address and why it cannot be bound.
 pub(super) fn bind_http(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = address else { return Ok(None) };
     let listener =
@@ -255,13 +256,13 @@ fn explain_bind(address: SocketAddr, error: &io::Error, key: &str) -> anyhow::Er
             if address.is_ipv6() { "[::1]" } else { "127.0.0.1" }
         ),
         io::ErrorKind::AddrNotAvailable => {
-            anyhow!("{address} is no address of this machine; see `ip address`, and change {key}")
+            anyhow!("{address} is not an address of this machine; see `ip address`, and change {key}")
         }
         _ => anyhow!("{address} cannot be listened on ({key}): {error}"),
     }
 }
 
-/// `run_dir/control.sock`, and beside it the keeper's own socket; both are removed again when this is dropped.
+/// `run_dir/control.sock`, and beside it the keeper's own socket; both are removed when this is dropped.
 pub(super) struct ControlSocket {
     folder: File,
     listener: UnixListener,
@@ -270,13 +271,13 @@ pub(super) struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Binds it, for root and `owner` alone.
+    /// Binds it, with access for root and `owner` only.
     ///
     /// # Errors
-    /// The folder or socket cannot be made, or a running dotd holds it.
+    /// The folder or socket cannot be made, or a running dotd uses it.
     pub(super) fn bind(run_dir: &Path, owner: Option<Owner>) -> anyhow::Result<Self> {
         let explain = || format!("server.run_dir: {} cannot be used", run_dir.display());
-        // From here on by the open folder: its path may lead elsewhere in a moment.
+        // From here on the open folder is used: its path may soon lead elsewhere.
         let folder = disk::make_folder(run_dir, 0o777).with_context(explain)?;
         let (path, at) = (run_dir.join(CONTROL_SOCKET), disk::path_of(&folder).join(CONTROL_SOCKET));
         if UnixStream::connect(&at).is_ok() {
@@ -287,7 +288,7 @@ impl ControlSocket {
         }
         match fs::symlink_metadata(&at) {
             Ok(found) if !found.file_type().is_socket() => {
-                bail!("{}: is no socket; remove it, or set server.run_dir", path.display());
+                bail!("{}: is not a socket; remove it, or set server.run_dir", path.display());
             }
             Ok(_) => unlinkat(&folder, CONTROL_SOCKET, UnlinkatFlags::NoRemoveDir)
                 .with_context(|| format!("{}: a stale socket cannot be removed", path.display()))?,
@@ -298,21 +299,21 @@ impl ControlSocket {
             Ok(()) | Err(Errno::ENOENT) => {}
             Err(error) => return Err(error).with_context(explain),
         }
-        // The mode by umask and the owner without following links: there is no moment in which somebody else
-        // could connect, or put a link in the socket's place.
+        // The umask sets the mode, and the owner is changed without following links: at no moment could another user
+        // connect, or replace the socket by a link.
         let mask = umask(Mode::from_bits_truncate(0o117));
         let listener = UnixListener::bind(&at);
         umask(mask);
         let listener = listener.with_context(|| format!("{}: cannot be made", path.display()))?;
-        // The folder too, where it is ours: whoever we become must be able to remove the socket at the end. Where it is
-        // not, the next start does.
+        // The folder too, if it belongs to this process: the later user must be able to remove the socket at the end.
+        // Otherwise the next start does.
         hand_over(run_dir, &[CONTROL_SOCKET], owner).with_context(explain)?;
         listener.set_nonblocking(true)?;
         let door = open_door(&folder).with_context(explain)?;
         Ok(Self { folder, listener, door, is_left: false })
     }
 
-    /// The one that an engine before had, in its folder; left where it is until [`ControlSocket::serve`].
+    /// The socket of a previous engine, in its folder; it is not removed until [`ControlSocket::serve`] was called.
     ///
     /// # Errors
     /// The folder is gone.
@@ -324,12 +325,12 @@ impl ControlSocket {
         Ok(Self { folder, listener, door: own(&sockets.door)?, is_left: true })
     }
 
-    /// From now on its end here is its end.
+    /// From now on dropping this removes the socket.
     pub(super) fn serve(&mut self) {
         self.is_left = false;
     }
 
-    /// Closes it here and leaves it where it is: another process serves it.
+    /// Closes the socket here without removing it: another process serves it.
     pub(super) fn leave(mut self) {
         self.is_left = true;
     }
@@ -345,14 +346,14 @@ impl Drop for ControlSocket {
         if self.is_left {
             return;
         }
-        // Left behind it would only cost the next start a line; at exit it cannot be reported.
+        // A remaining file would only cost the next start a line, and an error at exit cannot be reported.
         for name in [CONTROL_SOCKET, KEEPER_SOCKET, PAGE_TOKEN] {
             let _ = unlinkat(&self.folder, name, UnlinkatFlags::NoRemoveDir);
         }
     }
 }
 
-/// The keeper's own socket, for users that may make an upgrade.
+/// The keeper's own socket, for users that may start an upgrade.
 fn open_door(folder: &File) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let door = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;

@@ -1,7 +1,7 @@
-//! Log lines to standard error, by a thread of their own, so that no worker ever waits for a terminal.
+//! Writes log lines to standard error in a separate thread, so that no worker ever waits for a terminal.
 //!
-//! Before: modules log through `tracing`. After: a line is written, or counted as lost when standard error does
-//! not keep up.
+//! Before: modules log through `tracing`. After: a line is written, or counted as lost if standard error does not
+//! keep up.
 //! Never: blocks or grows: a full queue drops the line.
 
 use std::{
@@ -43,11 +43,11 @@ pub fn init(log: &Log) {
         subscriber(log, Queue { sender, is_journal: journal::is_journal(io::stderr()) });
     let _ = FILTER.set(filter);
     *LEVEL.lock().unwrap_or_else(PoisonError::into_inner) = log.level;
-    // Fails only when an embedder or a test set its own subscriber first, which then is the one to keep.
+    // Fails only if an embedder or a test has set its own subscriber, which then stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
-/// Does what an operator asks for; as it stands then.
+/// Applies an operator's request; returns the resulting state.
 ///
 /// # Errors
 /// Lines of connections would not be written at this level.
@@ -55,7 +55,7 @@ pub fn change(request: LogRequest, events: &EventSink) -> Result<LogRequest, Str
     let level = request.level.unwrap_or_else(level);
     let connections = request.connections.unwrap_or_else(|| events.logs_connections());
     if request.connections == Some(true) && !level.shows_connections() {
-        return Err(format!("log.level is {}: lines of connections are of level info", level.name()));
+        return Err(format!("log.level is {}: lines of connections have level info", level.name()));
     }
     if let Some(level) = request.level {
         set_level(level);
@@ -68,7 +68,7 @@ pub fn change(request: LogRequest, events: &EventSink) -> Result<LogRequest, Str
     Ok(LogRequest { level: Some(level), connections: Some(connections) })
 }
 
-/// The level of now.
+/// The present level.
 fn level() -> LogLevel {
     *LEVEL.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -77,13 +77,13 @@ fn level() -> LogLevel {
 pub fn set_level(level: LogLevel) {
     *LEVEL.lock().unwrap_or_else(PoisonError::into_inner) = level;
     if let Some(filter) = FILTER.get() {
-        // Fails only where the subscriber is gone, and then nothing is written at all.
+        // Fails only if the subscriber no longer exists, and then nothing is written at all.
         let _ = filter.reload(levels(level));
     }
 }
 
-/// Starts the thread that writes. Only once the process has given up its rights: a thread keeps what it was
-/// born with, and while it had other rights than the rest nobody could become another user.
+/// Starts the thread that writes. Call it only after the process has given up its rights: a thread keeps the rights
+/// that it started with, and while threads had different rights the process could not change its user.
 ///
 /// # Errors
 /// The thread cannot be started.
@@ -97,7 +97,8 @@ pub fn write_from_now_on() -> io::Result<()> {
     thread::Builder::new().name("dotd-log".into()).spawn(write).map(drop)
 }
 
-/// The lines that are not written yet: for another process to write, because this one never waits for standard error.
+/// Takes the lines that are not written yet, for another process to write, because this one never waits for standard
+/// error.
 pub fn take_lines() -> Vec<Vec<u8>> {
     let Some((_, receiver)) = QUEUE.get() else { return Vec::new() };
     let receiver = receiver.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,7 +106,7 @@ pub fn take_lines() -> Vec<Vec<u8>> {
     entries.filter_map(|entry| if let Entry::Line(line) = entry { Some(line) } else { None }).collect()
 }
 
-/// Writes a line of another process, as ours are written.
+/// Writes a line of another process as one of this process.
 pub fn pass_on(line: Vec<u8>) {
     if let Some((sender, _)) = QUEUE.get()
         && sender.try_send(Entry::Line(line)).is_err()
@@ -114,14 +115,14 @@ pub fn pass_on(line: Vec<u8>) {
     }
 }
 
-/// Writes what lines there are if standard error takes them at once: the last words of a process that never waits.
+/// Writes the waiting lines if standard error accepts them at once: the last output of a process that never waits.
 pub fn flush_at_once() {
     let stderr = io::stderr();
     let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
     let is_ready = poll(&mut ready, PollTimeout::ZERO).is_ok_and(|count| count == 1);
     let text: Vec<u8> = take_lines().concat();
     if is_ready && !text.is_empty() {
-        // A pipe that is ready takes as much as this whole.
+        // A pipe that is ready accepts this much at once.
         let _ = io::stderr().lock().write_all(text.get(..PIPE_OCTETS).unwrap_or(&text));
     }
 }
@@ -132,12 +133,13 @@ fn take_receiver() -> Option<Receiver<Entry>> {
     receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-/// Level and form as configured, lines to `queue`; and by what the level is changed.
+/// The subscriber with level and format as configured, which sends lines to `queue`; and the handle that changes the
+/// level.
 fn subscriber(log: &Log, queue: Queue) -> (impl Subscriber + Send + Sync, Filter) {
     let is_journal = queue.is_journal;
     let layer = fmt::layer().with_writer(queue).with_ansi(false).with_target(false);
     let layer = match log.format {
-        // The journal has a time of its own.
+        // The journal adds the time.
         LogFormat::Text if is_journal => layer.without_time().boxed(),
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
@@ -152,10 +154,10 @@ pub fn lines_lost() -> u64 {
     LINES_LOST.load(Relaxed)
 }
 
-/// Waits, but not for long, until every line so far is written: call it once, before the process ends.
+/// Waits, but not for long, until every line so far is written. Call it once, before the process ends.
 pub fn flush() {
     if let Some(receiver) = take_receiver() {
-        // The start failed before there was a thread: the lines are ours to write.
+        // The start failed before there was a thread: this thread writes the lines.
         if let Ok(first) = receiver.try_recv() {
             write_waiting(first, &receiver);
         }
@@ -169,13 +171,13 @@ pub fn flush() {
     }
 }
 
-/// What the log thread receives.
+/// Messages to the log thread.
 enum Entry {
     Line(Vec<u8>),
     Flush(Sender<()>),
 }
 
-/// Everything that is waiting behind `first` goes out in one write.
+/// Writes `first` and everything that waits behind it in one write.
 fn write_waiting(first: Entry, receiver: &Receiver<Entry>) {
     let mut batch = Vec::new();
     let mut flushes = Vec::new();
@@ -194,7 +196,7 @@ fn write_waiting(first: Entry, receiver: &Receiver<Entry>) {
     }
 }
 
-/// Gives each event a buffer that is queued when it is whole.
+/// Gives each event a buffer that is queued when it is complete.
 struct Queue {
     sender: Sender<Entry>,
     /// Each line begins with its priority.
@@ -253,9 +255,9 @@ impl Drop for Line<'_> {
     }
 }
 
-/// What each crate may say. Ours keep qnames and client addresses below info (RFC 8932); others do not know
-/// that rule, so that they say what an operator must hear and no more, and the DNS library, which writes a
-/// line with the qname for each query, nothing at all unless someone is debugging.
+/// The levels of each crate. dotd's own lines below level debug have no qnames and client addresses (RFC 8932); other
+/// crates do not follow that rule, so they log only what an operator must know, and the DNS library, which writes a
+/// line with the qname for each query, logs nothing unless an operator is debugging.
 fn levels(level: LogLevel) -> Targets {
     let ours = match level {
         LogLevel::Error => LevelFilter::ERROR,
@@ -271,11 +273,12 @@ fn levels(level: LogLevel) -> Targets {
 
 /// The queue of the process.
 static QUEUE: OnceLock<(Sender<Entry>, Unwritten)> = OnceLock::new();
-/// The level of this process; taken when an operator changes it.
+/// The level of this process; locked when an operator changes it.
 static LEVEL: Mutex<LogLevel> = Mutex::new(LogLevel::Info);
-/// By what the level of this process is changed.
+/// The handle that changes the level of this process.
 static FILTER: OnceLock<Filter> = OnceLock::new();
-/// Which lines are written. Its lock is taken by events that may be written, on no query path at the usual levels.
+/// Selects the lines that are written. Its lock is taken by events that may be written; at the usual levels none is
+/// on a query path.
 type Filter = reload::Handle<Targets, Registry>;
 /// The queue's other end, until a thread takes it.
 type Unwritten = Mutex<Option<Receiver<Entry>>>;
@@ -286,7 +289,7 @@ static LINES_LOST: AtomicU64 = AtomicU64::new(0);
 const LINES_MAX: usize = 4096;
 /// One write of at most about 64 KiB, the size of a pipe.
 const BATCH_OCTETS_MAX: usize = 64 << 10;
-/// What a pipe takes at once when it takes anything (pipe(7): PIPE_BUF).
+/// The most that a pipe accepts at once if it accepts anything (pipe(7): PIPE_BUF).
 const PIPE_OCTETS: usize = 4096;
 /// A stuck terminal must not keep a stopped dotd alive.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -295,8 +298,8 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 mod tests {
     use super::*;
 
-    /// Goal: a full queue drops lines, counts each, and the writer does not wait. Method: a queue of one line
-    /// that nobody reads takes three lines; were it to block, this test would never end.
+    /// Goal: a full queue drops lines, counts each, and the writer does not wait. Method: a queue of one line without
+    /// a reader gets three lines; if it blocked, this test would never end.
     #[test]
     fn full_queue_drops_and_counts() {
         let (sender, receiver) = bounded(1);
@@ -309,7 +312,7 @@ mod tests {
         assert!(matches!(receiver.try_recv(), Ok(Entry::Line(line)) if line == b"line\n"));
     }
 
-    /// The lines that two events bring, under a config.
+    /// The lines of two events under a config.
     fn lines(log: &Log) -> Vec<String> {
         lines_to(log, false)
     }
@@ -327,7 +330,7 @@ mod tests {
         entries.collect()
     }
 
-    /// Goal: the level holds lines back, and each event is one line. Method: one event on either side of it.
+    /// Goal: the level suppresses lines, and each event is one line. Method: one event on either side of it.
     #[test]
     fn level_holds_lines_back() {
         let seen = lines(&Log { level: LogLevel::Info, ..Log::default() });
@@ -337,8 +340,8 @@ mod tests {
         assert_eq!(lines(&Log { level: LogLevel::Error, ..Log::default() }).len(), 0);
     }
 
-    /// Goal: no line at the usual levels holds a qname, whatever a library says (C-73). Method: what the DNS
-    /// library writes for each query, and what others write, under every level. Covers: C-73.
+    /// Goal: no line at the usual levels contains a qname, whatever a library logs (C-73). Method: the lines of the
+    /// DNS library for each query, and lines of others, under every level. Covers: C-73.
     #[test]
     fn libraries_tell_no_qname() {
         let lines_of = |level: LogLevel| {

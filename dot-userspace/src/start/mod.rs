@@ -1,9 +1,9 @@
-//! Module `start`: the order of things. What needs rights is done first, then they are given up for good.
+//! Module `start`: the order of a start. Steps that need rights come first, then the rights are given up for good.
 //!
 //! Before: `cli` has a checked config. After: workers serve until a signal, then everything is undone.
-//! The line: identities → listeners → XDP → two processes (`keeper`) → privileges → workers → control → signals → drain →
-//! detach.
-//! Never: serves before every part has reported its state; the process that serves never holds a right.
+//! The order: identities → listeners → XDP → two processes (`keeper`) → privileges → workers → control → signals →
+//! drain → detach.
+//! Never: serves before every part has reported its state; gives a right to the engine.
 
 mod announce;
 mod arrivals;
@@ -68,10 +68,10 @@ use tap::Tapping;
 use tls_history::TlsHistory;
 use transfers::{Standings, Transferred, Transfers};
 
-/// Flushes of the cache, and reloads, that wait for the control thread.
+/// Most cache flushes, and most reloads, that wait for the control thread.
 const FLUSHES_MAX: usize = 16;
 
-/// What was read and opened while there were rights.
+/// Everything that was read and opened while there were rights.
 struct Opened {
     began: Instant,
     user: Option<Owner>,
@@ -94,7 +94,7 @@ struct Opened {
 }
 
 impl Opened {
-    /// Closes and forgets it all in this process; in the engine it goes on.
+    /// Closes it all in this process; it stays open in the engine.
     fn leave(self) {
         let Self { control_socket, mut kernel, .. } = self;
         control_socket.leave();
@@ -102,16 +102,16 @@ impl Opened {
     }
 }
 
-/// Serves by `config` until TERM or INT; `path` is read again at HUP. Returns twice: in the keeper with the exit status of
-/// the engine, in the engine with its own.
+/// Serves by `config` until TERM or INT; `path` is read again at HUP. Returns twice: in the keeper with the exit
+/// status of the engine, in the engine with its own.
 ///
 /// # Errors
-/// One line that names the thing that cannot be had and the way out. Nothing is left behind.
+/// One line that names what failed and the remedy. Nothing is left behind.
 pub fn run(mut config: Config, text: Option<String>, path: Option<PathBuf>) -> anyhow::Result<u8> {
     confine::close_inherited(3);
     confine::leave_no_dump().context("core dumps cannot be turned off")?;
-    // Before another file takes its place.
-    let program = std::env::current_exe().context("the path of this program is not known")?;
+    // Before another file replaces the program file.
+    let program = std::env::current_exe().context("the path of this program cannot be determined")?;
     for line in families::leave_out(&mut config, families::is_here) {
         tracing::warn!("{line}");
     }
@@ -120,7 +120,7 @@ pub fn run(mut config: Config, text: Option<String>, path: Option<PathBuf>) -> a
     become_two(opened, config, estate, None)
 }
 
-/// The keeper and its engine, from here on. `inherited`: there was an engine before.
+/// The keeper and its engine from here on. `inherited`: the state of a previous program.
 fn become_two(
     mut opened: Opened,
     config: Config,
@@ -149,7 +149,7 @@ fn become_two(
                 }
             }
             privileges::drop_all(opened.user)?;
-            keeper::end_with(keeper.pid()).context("dotd's keeper process is gone")?;
+            keeper::end_with(keeper.pid()).context("dotd's keeper process has ended")?;
             keeper.greet()?;
             let opener = keeper.clone();
             disk::open_through(Box::new(move |path| opener.open(path)));
@@ -162,12 +162,12 @@ fn become_two(
             if let Some(mut holder) = holder.filter(|_| !inherited.is_some_and(Inheritance::is_served)) {
                 holder.let_go();
             }
-            Err(error).context("dotd cannot become two processes")
+            Err(error).context("dotd cannot fork its engine process")
         }
     }
 }
 
-/// Leaves the engine what it needs, and says what that is.
+/// Confines the engine to the files and system calls that it needs, and logs that.
 fn confine_engine(config: &Config) -> anyhow::Result<()> {
     let server = &config.server;
     if server.sandbox != Sandbox::Off {
@@ -183,10 +183,12 @@ fn confine_engine(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Serves in this process alone, without a keeper, until TERM or INT. For a process that has threads already and so cannot
-/// become two, as a test that counts what a worker allocates. Nothing attaches XDP again, and no config is read again.
+/// Serves in this process only, without a keeper, until TERM or INT. For a process that already has threads and so
+/// cannot fork, such as a test that counts a worker's allocations. XDP is not re-attached after a loss, and no config
+/// is read again.
 ///
 /// # Errors
+/// As [`run`].
 /// As [`run`].
 pub fn run_alone(config: Config) -> anyhow::Result<()> {
     let opened = open(&config, None)?;
@@ -194,10 +196,10 @@ pub fn run_alone(config: Config) -> anyhow::Result<()> {
     engine(opened, config, None, (Keeper::absent(), None))
 }
 
-/// What an engine before left.
+/// The sockets and the state of a previous program.
 type Left<'a> = (&'a Sockets<OwnedFd>, &'a Inheritance);
 
-/// Reads, binds (or takes what an engine before had bound), loads and attaches: whatever needs rights.
+/// Does everything that needs rights: reads, binds (or takes the sockets of a previous engine), loads and attaches.
 fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
     let (began, user) = (Instant::now(), privileges::user(&config.server.user)?);
     let descriptors = privileges::raise_descriptors();
@@ -262,7 +264,7 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
     })
 }
 
-/// Whom an engine asks, and the passage by which the sessions of the one before come.
+/// The keeper of an engine, and the passage through which it receives the sessions of the previous one.
 type Ties = (Keeper, Option<OwnedFd>);
 
 /// Serves without rights, until a signal.
@@ -270,7 +272,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, ties: Ties) -> 
     let (keeper, passage) = ties;
     let Opened { loaded, backends, history, listeners, cpus, descriptors, .. } = opened;
     let workers = listeners.len();
-    // From here on nothing has rights, and every thread made inherits that.
+    // From here on the process has no rights, and every new thread inherits that.
     start_threads(opened.embedded)?;
     let admission = plan::admission(&config, descriptors, workers, backends.len());
     let (rates, queues) = (Arc::new(Rates::default()), opened.queues);
@@ -281,7 +283,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, ties: Ties) -> 
     let tapping = Tapping::start(&config.dnstap, &taps)?;
     let tap = tapping.as_ref().map(|tapping| tapping.sink.clone());
     let settings = plan::settings(&config, opened.serving, backends.clone(), &policies, tap);
-    // A start that fails says one thing; this one has not.
+    // If a start fails, only its error is printed; this start has not failed.
     warn([privileges::warning(opened.user), opened.tickets.warning.as_deref()]);
     let (sink, charges) = ChargesSink::new();
     let (events, refused) = EventSink::new();
@@ -306,7 +308,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, ties: Ties) -> 
         };
         running.push(Worker::spawn(plan).with_context(|| format!("worker {index} cannot start"))?);
     }
-    // With it goes a sink, without which the tap would not know that no more comes.
+    // This drops a sink; otherwise the tap would not notice that no more messages come.
     drop(settings);
     let lines: Vec<_> = running.iter().map(Worker::line).collect();
     arrivals::take(passage.filter(|_| config.session.move_at_upgrade), &lines)?;
@@ -337,7 +339,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, ties: Ties) -> 
     control_loop::run(process, running, opened.seen, opened.control_socket, opened.http, opened.began)
 }
 
-/// What the control thread hears operators and workers by, and tells the keeper by.
+/// The channels of operators and workers to the control thread, and the keeper.
 fn askers(
     events: &EventSink,
     taps: TapCounts,
@@ -352,7 +354,7 @@ fn askers(
     (askers, flushes, reloads)
 }
 
-/// The log, and the embedded backend if there is one.
+/// Starts the log thread, and the embedded backend if there is one.
 fn start_threads(embedded: Option<Embedded>) -> anyhow::Result<()> {
     logging::write_from_now_on().context("the log thread cannot start")?;
     let spawned = embedded.map(Embedded::spawn).transpose();
@@ -363,7 +365,7 @@ fn warn(warnings: [Option<&str>; 2]) {
     warnings.iter().flatten().for_each(|warning| tracing::warn!("{warning}"));
 }
 
-/// What failed and every cause of it, in a line; what a cause says that was said already is said once.
+/// The error and its causes in one line; text of a cause that another one already contains appears once.
 #[must_use]
 pub fn in_a_line(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
@@ -384,7 +386,7 @@ fn worker_count(asked: Workers, cpus: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// Goal: a line says each cause once, also where an error's own words hold its cause. Method: a file that is not there.
+    /// Goal: a line contains each cause once, even if an error's own text contains its cause. Method: a missing file.
     #[test]
     fn a_cause_is_said_once() {
         let missing = crate::tls::client_verifier("/nowhere/ca.pem".as_ref()).expect_err("it is not there");

@@ -1,7 +1,7 @@
-//! The token by which an operator acts from the page: 32 random octets in `run_dir`, for the engine's user and root.
+//! The token for actions from the page: 32 random octets in `run_dir`, readable by the engine's user and root.
 //!
-//! Before: the engine starts, and the page is on. After: `page.token` holds it, until the engine ends.
-//! Never: follows a link, or uses a file that was there: whoever made it may know what is in it.
+//! Before: the engine starts, and the page is on. After: `page.token` contains the token until the engine ends.
+//! Never: follows a link, or uses an existing file: the user who made it may know its content.
 
 use std::{fs::File, io, io::Write as _, path::Path, sync::Arc};
 
@@ -14,12 +14,12 @@ use nix::{
 
 use crate::disk;
 
-/// Its name in `run_dir`.
+/// The file's name in `run_dir`.
 pub(super) const PAGE_TOKEN: &str = "page.token";
-/// As many as no trial finds.
+/// Too many for an attacker to guess.
 const OCTETS: usize = 32;
 
-/// Makes a new one.
+/// Makes a new token.
 ///
 /// # Errors
 /// The folder cannot be written, or there are no random numbers.
@@ -44,8 +44,8 @@ mod tests {
 
     use super::*;
 
-    /// Goal: each start has another token, in a file that its owner alone may read, and a link in its place leads nowhere. Method:
-    /// two of them; a link to another file.
+    /// Goal: each start makes another token, in a file that only its owner may read, and a link in its place is not
+    /// followed. Method: two of them; a link to another file.
     #[test]
     fn a_token_is_new_and_for_its_owner() {
         let folder = tempfile::tempdir().unwrap();

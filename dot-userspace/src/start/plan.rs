@@ -1,7 +1,7 @@
-//! From the config to what each module works by. Pure.
+//! Derives each module's settings from the config. Pure.
 //!
-//! Before: a checked config. After: `worker` and `session` have their part of it.
-//! Never: hands the whole config to a module.
+//! Before: a checked config. After: `worker` and `session` have their parts of it.
+//! Never: passes the whole config to a module.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -30,21 +30,21 @@ const DESCRIPTORS_OF_OUR_OWN: u64 = 128;
 /// Open files towards one backend from one worker: its ports in use and retired, and queries over TCP.
 const DESCRIPTORS_PER_BACKEND: u64 = 16 + 256;
 
-/// Name, address and transport of the zone that dotd carries.
+/// Name, address and transport of the zone inside dotd.
 const EMBEDDED: &str = "embedded";
 
-/// What the name of a backend ends with that stands in for another in clear. No other name has it: it is no letter of a name,
-/// and no port.
+/// The suffix of a backend's name that replaces another one in clear. No other name has it, because a name has no
+/// colon, and a port is a number.
 const IN_CLEAR: &str = ":clear";
 
-/// Whether any query may go to the zone that dotd carries: nothing is configured, or it is asked for.
+/// Whether any query may go to the zone inside dotd: no backend is configured, or the config names it.
 pub(super) fn needs_embedded(config: &Config) -> bool {
     config.backend.is_empty()
         || config.backend.iter().any(|backend| backend.address == BackendAddress::Embedded)
 }
 
-/// The backends as workers know them; `embedded` is where that one answers, `tls` what recognises each. What is
-/// known of the health of a backend among the `known` ones, and what was counted of it, stays.
+/// The backends for workers; `embedded` is the address of the embedded one, `tls` verifies each. The health and the
+/// counts of a backend among the `known` ones are kept.
 pub(super) fn backends(
     config: &Config,
     embedded: Option<SocketAddr>,
@@ -81,7 +81,7 @@ pub(super) fn backends(
         })
     });
     let mut backends: Vec<_> = configured.collect();
-    // Behind all others, as in `backend_statuses`.
+    // After all others, as in `backend_statuses`.
     let in_clear = config.backend.iter().filter_map(|backend| {
         let name = backend.called();
         let secured = backends.iter().find(|one| *one.name == *name)?;
@@ -111,7 +111,7 @@ pub(super) fn backends(
     backends
 }
 
-/// The backends as an operator sees them, in the order of [`backends`]; none has been checked yet.
+/// The backends for an operator, in the order of [`backends`]; none has been checked yet.
 pub(super) fn backend_statuses(config: &Config) -> Vec<BackendStatus> {
     let status = |name: String, address: String, transport: &str| BackendStatus {
         name,
@@ -140,15 +140,15 @@ pub(super) fn backend_statuses(config: &Config) -> Vec<BackendStatus> {
     statuses.chain(in_clear).collect()
 }
 
-/// What workers know of policy zones.
+/// The workers' part of policy zones.
 pub(super) struct Policies {
-    /// Which answers are changed.
+    /// The zones that change answers.
     pub screen: Option<Arc<Screen>>,
     /// Zones about which a NOTIFY may come.
     pub notified: Option<Arc<Notified>>,
 }
 
-/// What every worker works by.
+/// The settings of every worker.
 pub(super) fn settings(
     config: &Config,
     serving: Serving,
@@ -197,8 +197,8 @@ pub(super) fn settings(
     }
 }
 
-/// The kernel half's part of the config: it holds `access.deny` too, where those clients are to hear nothing, and as many
-/// prefixes as its map has room for; the engine holds them all.
+/// The kernel half's part of the config. It includes `access.deny` if those clients get no response, and as many
+/// prefixes as its map has room for; the engine checks all of them.
 pub(super) fn xdp(config: &Config, do53: &[SocketAddr]) -> config::Xdp {
     let mut xdp = config.xdp.beside(do53);
     if config.access.denied == Denied::Close {
@@ -209,7 +209,7 @@ pub(super) fn xdp(config: &Config, do53: &[SocketAddr]) -> config::Xdp {
     xdp
 }
 
-/// The clients that may ask, in a line; `None`: every client.
+/// The clients that may ask, in a line. `None`: every client.
 pub(super) fn access_in_words(config: &Config) -> Option<String> {
     let access = &config.access;
     let lists = || access.listener.iter();
@@ -232,7 +232,7 @@ pub(super) fn access_in_words(config: &Config) -> Option<String> {
     (!parts.is_empty()).then(|| format!("{}; {others}", parts.join(", ")))
 }
 
-/// What workers keep of what backends say.
+/// The limits of each worker's cache.
 fn keeping(dns: &config::Dns) -> Keeping {
     let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
     let bounds = Bounds {
@@ -243,7 +243,7 @@ fn keeping(dns: &config::Dns) -> Keeping {
     Keeping { entries: dns.cache_entries, bounds, stale_seconds: seconds(dns.cache_stale) }
 }
 
-/// What clients may let wait.
+/// Limits of octets that wait for clients.
 fn owed_limits(session: &Session) -> OwedLimits {
     let octets = |octets: u32| usize::try_from(octets).unwrap_or(usize::MAX);
     OwedLimits {
@@ -253,7 +253,7 @@ fn owed_limits(session: &Session) -> OwedLimits {
     }
 }
 
-/// The caps on connections, without connections yet.
+/// The caps on connections, with no connection counted yet.
 pub(super) fn admission(
     config: &Config,
     descriptors: u64,
@@ -275,13 +275,13 @@ pub(super) fn caps(session: &Session, descriptors: u64, workers: usize, backends
     }
 }
 
-/// The cap on connections that the open files of this process allow; says so where that is less (C-26).
+/// The cap on connections that the open files of this process permit; logs a line if that is lower (C-26).
 fn connections_max(session: &Session, descriptors: u64, workers: usize, backends: usize) -> u32 {
     let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let of_backends = count(workers * backends).saturating_mul(DESCRIPTORS_PER_BACKEND);
     let of_evicted = count(workers * EVICTED_LINGERING_MAX);
     let reserved = of_backends.saturating_add(of_evicted).saturating_add(DESCRIPTORS_OF_OUR_OWN);
-    // Where the limit is tiny, half of it is still for clients.
+    // If the limit is tiny, half of it is still for clients.
     let allowed = descriptors.saturating_sub(reserved.min(descriptors / 2));
     let allowed = u32::try_from(allowed).unwrap_or(u32::MAX);
     if allowed < session.connections_max {

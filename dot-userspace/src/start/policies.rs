@@ -1,9 +1,10 @@
-//! Policy zones: read at the start and at a reload, and again when their files change or another version of a transferred one
-//! has come, without a pause of anything else.
+//! Policy zones: read at the start and at a reload, and again when their files change or another version of a
+//! transferred one has come, without a pause of other work.
 //!
-//! Before: a config that names files and servers. After: every worker has the zones, and `control` says how they are.
-//! Holds: what is being read in a thread of its own, and why a newer file cannot be used.
-//! Never: replaces a zone by one that has a mistake: the old one stays, and a line names the file and its line.
+//! Before: a config that names files and servers. After: every worker has the zones, and `control` reports their
+//! state.
+//! Holds: the zones that a separate thread reads now, and the reasons why newer files cannot be used.
+//! Never: replaces a zone by one with a mistake: the old one stays, and a log line names the file and the line in it.
 
 use std::{path::Path, sync::Arc, time::SystemTime};
 
@@ -21,8 +22,8 @@ use crate::{
     worker::Command,
 };
 
-/// The zones of `config`, of which those that are transferred have their copies in `state_dir`. A zone of `known` whose file has
-/// not changed is not read again.
+/// The zones of `config`; the copies of transferred ones are in `state_dir`. A zone of `known` whose file has not
+/// changed is not read again.
 ///
 /// # Errors
 /// The first zone that cannot be used, with file and line.
@@ -31,7 +32,7 @@ pub(super) fn load(config: &Config, state_dir: &Path, known: &[Zone]) -> Result<
     zones.iter().map(|zone| kept(zone, known).map_or_else(|| read(zone, known), Ok)).collect()
 }
 
-/// The same for a reload, in a thread of its own: a large file takes seconds, in which operators are answered.
+/// The same for a reload, in a separate thread: a large file takes seconds, in which operators still get answers.
 ///
 /// # Errors
 /// As for [`load`].
@@ -65,27 +66,31 @@ fn read(config: &PolicyZone, known: &[Zone]) -> Result<Zone, ZoneError> {
     Ok(zone)
 }
 
-/// The copy of a transferred zone; without one that can be used, a zone without rules: a start does not wait for servers.
+/// The copy of a transferred zone; without a usable one, a zone without rules: a start does not wait for servers.
 fn copy(config: &PolicyZone) -> Result<Zone, ZoneError> {
     let name = &config.name;
     match Zone::load_copy(config, &config.file) {
         Ok(Some(zone)) => match unexpired(zone) {
             Some(zone) => return Ok(zone),
             None => tracing::warn!(
-                "policy zone {name}: its copy has expired; no rule of it holds until it is transferred"
+                "policy zone {name}: its copy has expired; none of its rules applies until it is transferred"
             ),
         },
         Ok(None) => {
-            tracing::info!("policy zone {name} has no copy yet; no rule of it holds until it is transferred")
+            tracing::info!(
+                "policy zone {name} has no copy yet; none of its rules applies until it is transferred"
+            )
         }
         Err(error) => {
-            tracing::warn!("{error}; the copy is not used, no rule of the zone holds until it is transferred")
+            tracing::warn!(
+                "{error}; the copy is not used, and none of the zone's rules applies until it is transferred"
+            )
         }
     }
     Zone::empty(config)
 }
 
-/// What workers ask.
+/// The zones in the form for workers.
 pub(super) fn screen(zones: Vec<Zone>) -> Option<Arc<Screen>> {
     Screen::new(zones).map(Arc::new)
 }
@@ -95,15 +100,15 @@ pub(super) fn known(running: &Running) -> &[Zone] {
     running.screen.as_deref().map_or(&[], Screen::zones)
 }
 
-/// Zones that were read again, and why some were not.
+/// Zones that were read again, and the errors of the others.
 type Read = (Vec<Zone>, Vec<ZoneError>);
 
-/// Zones that are being read in a thread of their own.
+/// Zones that a separate thread reads now.
 #[derive(Default)]
 pub(super) struct Reading(Option<JoinHandle<Read>>);
 
 impl Reading {
-    /// Something is being read.
+    /// Whether a thread is reading.
     pub(super) fn is_busy(&self) -> bool {
         self.0.is_some()
     }
@@ -127,7 +132,7 @@ impl Reading {
     /// Waits until the zones are read; forever if none is being read.
     ///
     /// # Cancel safety
-    /// It goes on being read.
+    /// The thread continues to read.
     pub(super) async fn done(&mut self) -> Option<Read> {
         let Some(reading) = &mut self.0 else { return std::future::pending().await };
         let read = reading.await.ok();
@@ -136,16 +141,16 @@ impl Reading {
     }
 }
 
-/// Gives workers what was read.
+/// Gives the workers the zones that were read.
 pub(super) fn take(process: &Process, running: &mut Running, read: Option<Read>) {
     let Some((zones, errors)) = read else {
         tracing::error!("policy zones could not be read: the thread that read them panicked");
         return;
     };
     for error in &errors {
-        tracing::error!("not read, the old zone stays: {error}");
+        tracing::error!("policy zone not read, and the old one stays: {error}");
     }
-    // Another version of a transferred one may have come meanwhile.
+    // Another version of a transferred zone may have come meanwhile.
     let present = |zone: Zone| {
         let name = &zone.config().name;
         let now =
@@ -175,7 +180,7 @@ fn give(process: &Process, running: &mut Running, zones: Vec<Zone>, errors: &[Zo
     process.screen_by(running.screen.clone(), errors);
 }
 
-/// What the control socket says of zones.
+/// The state of zones for the control socket.
 #[derive(Default)]
 pub(super) struct KnownZones {
     screen: Option<Arc<Screen>>,
@@ -183,22 +188,22 @@ pub(super) struct KnownZones {
 }
 
 impl KnownZones {
-    /// Zones, and why newer files of some cannot be used.
+    /// The zones, and the reasons why newer files of some cannot be used.
     pub(super) fn new(screen: Option<Arc<Screen>>, errors: Vec<ZoneError>) -> Self {
         Self { screen, errors }
     }
 
-    /// What workers ask.
+    /// The zones in the form for workers.
     pub(super) fn screen(&self) -> Option<Arc<Screen>> {
         self.screen.clone()
     }
 
-    /// Why newer files of some cannot be used.
+    /// The reasons why newer files of some zones cannot be used.
     pub(super) fn errors(&self) -> Vec<ZoneError> {
         self.errors.clone()
     }
 
-    /// Each zone; of those that are transferred, `standings` knows more.
+    /// The state of each zone; `standings` adds the transfers.
     pub(super) fn statuses(&self, standings: &Standings) -> Vec<PolicyStatus> {
         let now = SystemTime::now();
         let zones = self.screen.as_deref().map_or(&[][..], Screen::zones).iter();

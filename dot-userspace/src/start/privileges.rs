@@ -1,8 +1,8 @@
-//! Rights: which user we become, how many files we may open, and that nothing is left once we serve.
+//! Rights: the user to become, the number of open files, and the proof that no right is left when dotd serves.
 //!
-//! Before: started as root, with some capabilities, or as anybody. After: [`drop_all`] left no capability
-//! in any set of this thread, and the threads it makes inherit that.
-//! Never: regains anything: no_new_privs is set.
+//! Before: started as root, with some capabilities, or as any user. After: [`drop_all`] left no capability in any set
+//! of this thread, and new threads inherit that.
+//! Never: regains a right: no_new_privs is set.
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
@@ -24,10 +24,10 @@ use crate::{disk, policy::COPY_PREFIX, tls::SELF_SIGNED};
 /// A user and its group.
 pub type Owner = (u32, u32);
 
-/// The user to become after start; `None`: stay who we are.
+/// The user to become after start. `None`: dotd keeps its user.
 ///
 /// # Errors
-/// The user does not exist, or we are not root and cannot become anybody.
+/// The user does not exist, or the process is not root and cannot become another user.
 pub fn user(name: &str) -> anyhow::Result<Option<Owner>> {
     if name.is_empty() {
         return Ok(None);
@@ -47,7 +47,7 @@ pub fn user(name: &str) -> anyhow::Result<Option<Owner>> {
     Ok(Some((found.uid.as_raw(), found.gid.as_raw())))
 }
 
-/// What is doubtful about serving as who we are.
+/// A warning about serving as the present user.
 pub fn warning(becoming: Option<Owner>) -> Option<&'static str> {
     let stays_root = becoming.is_none() && geteuid().is_root();
     stays_root.then_some(
@@ -56,7 +56,7 @@ pub fn warning(becoming: Option<Owner>) -> Option<&'static str> {
     )
 }
 
-/// Lifts the soft limit on open files to the hard one; returns what holds now.
+/// Raises the soft limit on open files to the hard one; returns the limit in effect.
 pub fn raise_descriptors() -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
     match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
@@ -71,7 +71,8 @@ pub fn usable_cpus() -> Vec<usize> {
     (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect()
 }
 
-/// Gives what dotd keeps in `state_dir` to the user it becomes, so that a reload can renew it; says where it cannot.
+/// Gives dotd's files in `state_dir` to the user that it becomes, so that a reload can renew them; logs a warning if
+/// it cannot.
 ///
 /// # Errors
 /// As [`hand_over`].
@@ -85,11 +86,12 @@ pub fn hand_over_state(state_dir: &Path, owner: Option<Owner>) -> anyhow::Result
     Ok(())
 }
 
-/// Gives `folder` to the user that dotd becomes, and what it keeps there, whose names begin with one of `own`. A folder that has
-/// anything else in it stays whose it is, and so does that: it may be /etc. `false`: it stays another's.
+/// Gives `folder` to the user that dotd becomes, with dotd's files in it, whose names begin with one of `own`. A
+/// folder with any other file keeps its owner, and so do the other files: it may be /etc. `false`: the folder keeps
+/// its owner.
 ///
-/// Only a file or socket of ours (or of that user) with one name is given away, and by its descriptor: whoever may write in
-/// the folder may put links there, and change them at any moment.
+/// Only a file or socket of this process (or of that user) with one link is given away, and through its descriptor: a
+/// user who may write in the folder may put links there, and change them at any moment.
 ///
 /// # Errors
 /// The folder cannot be read or given away, or another user's link leads to it.
@@ -102,7 +104,7 @@ pub fn hand_over(folder: &Path, own: &[&str], owner: Option<Owner>) -> anyhow::R
     for entry in fs::read_dir(disk::path_of(&opened)).with_context(explain)? {
         let name = entry?.file_name();
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        // It may be gone again.
+        // It may have been removed.
         let Ok(entry) = openat(&opened, name.as_os_str(), flags, Mode::empty()) else { continue };
         let found = fstat(&entry).with_context(explain)?;
         let is_named = own.iter().any(|own| name.to_string_lossy().starts_with(own));
@@ -118,14 +120,14 @@ pub fn hand_over(folder: &Path, own: &[&str], owner: Option<Owner>) -> anyhow::R
     Ok(is_ours || opened.metadata()?.uid() == uid)
 }
 
-/// Whether a file or socket can be one that dotd made, as us or as the user it becomes.
+/// Whether a file or socket can be one that dotd made, as this user or as the one that it becomes.
 fn is_own(found: &FileStat, becoming: u32) -> bool {
     let kind = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT;
     let is_ours = found.st_uid == geteuid().as_raw() || found.st_uid == becoming;
     matches!(kind, SFlag::S_IFREG | SFlag::S_IFSOCK) && found.st_nlink == 1 && is_ours
 }
 
-/// Gives up every capability but those that the keeper's duty needs, as far as this process has them.
+/// Gives up every capability except those that the keeper needs, as far as this process has them.
 ///
 /// # Errors
 /// Rights that could not be given up.
@@ -134,7 +136,7 @@ pub fn keep_few() -> anyhow::Result<()> {
     let kept: CapsHashSet = KEPT.into_iter().filter(|kept| permitted.contains(kept)).collect();
     for capability in caps::all() {
         if !kept.contains(&capability) {
-            // Needs CAP_SETPCAP; without it there is nothing to regain.
+            // This needs CAP_SETPCAP; without it there is nothing to regain.
             let _ = caps::drop(None, CapSet::Bounding, capability);
         }
     }
@@ -145,7 +147,8 @@ pub fn keep_few() -> anyhow::Result<()> {
         caps::set(None, set, &kept).context("capabilities cannot be given up")?;
     }
     if !geteuid().is_root() {
-        // At execve, by which it runs a program for another engine, root keeps them, and another user these.
+        // At execve, with which it runs a program for another engine, root keeps its capabilities, and another user
+        // these.
         for set in [CapSet::Inheritable, CapSet::Ambient] {
             caps::set(None, set, &kept).context("capabilities cannot be kept for another engine")?;
         }
@@ -153,9 +156,9 @@ pub fn keep_few() -> anyhow::Result<()> {
     nix::sys::prctl::set_no_new_privs().context("no_new_privs cannot be set")
 }
 
-/// Load, attach and pin (NET_ADMIN, BPF, PERFMON), signal an engine of another user (KILL), read keys that are root's or
-/// another user's at a renewal (DAC_READ_SEARCH), have another engine become `server.user` without a right (SETUID, SETGID,
-/// SETPCAP).
+/// Load, attach and pin (NET_ADMIN, BPF, PERFMON), signal an engine of another user (KILL), read keys of root or of
+/// another user at a renewal (DAC_READ_SEARCH), let another engine become `server.user` without rights (SETUID,
+/// SETGID, SETPCAP).
 const KEPT: [Capability; 8] = [
     Capability::CAP_NET_ADMIN,
     Capability::CAP_BPF,
@@ -170,9 +173,9 @@ const KEPT: [Capability; 8] = [
 /// Becomes `owner` and gives up every capability.
 ///
 /// # Errors
-/// Rights that could not be given up: we must not serve with them.
+/// Rights that could not be given up: dotd must not serve with them.
 pub fn drop_all(owner: Option<Owner>) -> anyhow::Result<()> {
-    // The bounding set needs CAP_SETPCAP to shrink, so it goes first; without it there is nothing to regain.
+    // The bounding set needs CAP_SETPCAP to shrink, so it comes first; without it there is nothing to regain.
     let _ = caps::clear(None, CapSet::Bounding);
     if let Some((uid, gid)) = owner {
         setgroups(&[]).context("supplementary groups cannot be given up")?;

@@ -1,7 +1,7 @@
-//! The running process as `control` sees it: counters, certificates, the kernel half.
+//! The running process for `control`: counters, certificates, the kernel half.
 //!
-//! Before: `start::run` has everything in place. After: every answer of the control socket is made here.
-//! Never: changes anything but by [`Process::reloaded`] and its counters.
+//! Before: `start::run` has set everything up. After: every answer of the control socket is made here.
+//! Never: changes anything except by [`Process::reloaded`] and its counters.
 
 mod certificates;
 mod readiness;
@@ -52,81 +52,81 @@ use crate::{
 
 /// The state that only the control thread uses.
 pub(super) struct Running {
-    /// Read again at HUP, by the keeper.
+    /// The config file, which the keeper reads again at HUP.
     pub path: Option<PathBuf>,
-    /// Reads and opens what the engine may not.
+    /// Reads and opens files for which the engine has no rights.
     pub keeper: Keeper,
-    /// As it is being served.
+    /// The config that is served.
     pub config: Config,
-    /// Outlive every reload.
+    /// The ticket keys, which outlive every reload.
     pub tickets: Tickets,
-    /// When the first of the stapled OCSP responses is no longer true.
+    /// When the first of the stapled OCSP responses expires.
     pub staples_until: Option<SystemTime>,
-    /// As the workers know them.
+    /// The backends, as the workers have them.
     pub backends: Vec<BackendConfig>,
     /// Caps of all workers.
     pub admission: Arc<Admission>,
-    /// Open files we may have.
+    /// The limit of open files.
     pub descriptors: u64,
     /// The worker threads.
     pub workers: Vec<Worker>,
-    /// Policy zones, as the workers know them.
+    /// Policy zones, as the workers have them.
     pub screen: Option<Arc<Screen>>,
     /// Writes copies of messages for a dnstap reader.
     pub tapping: Option<Tapping>,
-    /// Those about which a NOTIFY may come.
+    /// The zones about which a NOTIFY may come.
     pub notified: Option<Arc<Notified>>,
-    /// The thread that transfers them.
+    /// The thread that transfers zones.
     pub transfers: Transfers,
-    /// One task a backend, which asks whether it is there.
+    /// One task for each backend, which checks its health.
     pub checks: JoinSet<()>,
-    /// What workers say that clients cost.
+    /// The workers' charges of clients.
     pub charges: mpsc::Receiver<Charges>,
-    /// What workers refuse to clients.
+    /// The workers' refusals of clients.
     pub refused: mpsc::Receiver<Vec<Refused>>,
-    /// What an operator wants forgotten.
+    /// Requests to remove cached answers.
     pub flushes: mpsc::Receiver<Flush>,
-    /// Operators who wait for a reload.
+    /// Operators that wait for a reload.
     pub reloads: mpsc::Receiver<Reload>,
-    /// The engine that serves in this one's place.
+    /// The engine that serves in place of this one.
     pub successor: Option<Successor>,
 }
 
 impl Running {
-    /// What workers know of policy zones.
+    /// The workers' part of policy zones.
     pub(super) fn policies(&self) -> plan::Policies {
         plan::Policies { screen: self.screen.clone(), notified: self.notified.clone() }
     }
 }
 
-/// Channels to the control thread, and the process that handles signals.
+/// The channels to the control thread, and the keeper.
 pub(super) struct Askers {
-    /// What is to be forgotten.
+    /// Requests to remove cached answers.
     pub flushes: mpsc::Sender<Flush>,
     /// Requests for a reload.
     pub reloads: mpsc::Sender<Reload>,
-    /// Where workers tell what they do to clients.
+    /// The sink of the workers' events about clients.
     pub events: EventSink,
-    /// What became of copies of messages.
+    /// Counts of message copies.
     pub taps: TapCounts,
-    /// Signals are for it, and ticket keys.
+    /// It gets signals for the main process, and ticket keys.
     pub keeper: Keeper,
-    /// What is remembered of backends' TLS.
+    /// The history of backends' TLS.
     pub history: TlsHistory,
-    /// How transferred zones stand.
+    /// The state of transferred zones.
     pub standings: Standings,
 }
 
-/// What the control socket tells.
+/// The state behind the control socket.
 pub(super) struct Process {
     started: Instant,
     counters: Vec<WorkerCounters>,
     listeners: Vec<ListenerStatus>,
     backends: Mutex<KnownBackends>,
-    /// Responses to clients, and SERVFAIL among them.
+    /// Responses to clients, and the SERVFAILs among them.
     responses: Mutex<Recent>,
     certificates: Mutex<Vec<CertificateStatus>>,
-    /// What the certificates were made of, and which could not be made.
+    /// The loaded identities, and the faults of the others.
     loaded: Mutex<Loaded>,
     kernel: Mutex<Kernel>,
     sink: ChargesSink,
@@ -142,12 +142,12 @@ pub(super) struct Process {
     policy: Mutex<KnownZones>,
     standings: Standings,
     config: Mutex<Arc<Config>>,
-    /// Every key of the config that runs.
+    /// Every key of the config that is served.
     config_rows: Mutex<Vec<ConfigRow>>,
-    /// By which an operator acts from the page; nothing where there is no page.
+    /// The token for actions from the page. Empty: there is no page.
     pub(super) page_token: OnceLock<Arc<str>>,
     recent: Mutex<RecentRefusals>,
-    /// Nothing until workers run.
+    /// Empty until workers run.
     engine: OnceLock<Engine>,
     traces: Traces,
     flushes: mpsc::Sender<Flush>,
@@ -157,17 +157,17 @@ pub(super) struct Process {
     pub(super) tickets: KeptTickets,
 }
 
-/// What caches are to forget; none: everything.
+/// The answers that caches must remove. `None`: all.
 pub(super) type Flush = Option<Forget>;
 
-/// Gets the result of a reload.
+/// The channel for the result of a reload.
 pub(super) type Reload = oneshot::Sender<Result<Reloaded, String>>;
 
-/// Length of an operator's ban where neither the operator nor the config says one.
+/// Length of a ban if neither the operator nor the config gives one.
 const BAN_SECONDS: u64 = 60;
 
-/// The kernel half, taken away when this is dropped: also when the start fails after it was attached.
-/// (`Xdp` itself stays behind a crash on purpose, for a successor to take over.)
+/// The kernel half, detached when this is dropped: also if the start fails after it was attached.
+/// (`Xdp` itself stays attached after a crash on purpose, for a successor to take over.)
 pub(super) struct Kernel(pub Option<Xdp>);
 
 impl Drop for Kernel {
@@ -178,7 +178,7 @@ impl Drop for Kernel {
     }
 }
 
-/// A poisoned lock means that another answer panicked; what it guards is replaced whole, never half.
+/// A poisoned lock means that another answer panicked; the content is always replaced as a whole.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -238,7 +238,7 @@ impl Process {
         }
     }
 
-    /// Workers run.
+    /// The workers run now.
     pub(super) fn serve_by(&self, engine: Engine) {
         let _ = self.engine.set(engine);
     }
@@ -253,22 +253,22 @@ impl Process {
         Arc::clone(&lock(&self.config))
     }
 
-    /// What became of copies of messages.
+    /// Counts of message copies.
     pub(super) fn taps(&self) -> &TapCounts {
         &self.taps
     }
 
-    /// What is remembered of backends' TLS.
+    /// The history of backends' TLS.
     pub(super) fn history(&self) -> &TlsHistory {
         &self.history
     }
 
-    /// This text of the config file runs, but for these keys.
+    /// This text of the config file is served, except for these keys, which wait for a restart.
     pub(super) fn serve_file(&self, text: Option<&str>, waiting: &[&str]) {
         *lock(&self.config_rows) = config::rows(text, waiting);
     }
 
-    /// Who traces whom.
+    /// The running traces.
     pub(super) fn traces(&self) -> &Traces {
         &self.traces
     }
@@ -278,30 +278,34 @@ impl Process {
         lock(&self.kernel)
     }
 
-    /// What was refused lately.
+    /// The last refusals.
     pub(super) fn recent(&self) -> MutexGuard<'_, RecentRefusals> {
         lock(&self.recent)
     }
 
-    /// What the kernel half knows of a client.
+    /// The kernel half's state of a client.
     pub(super) fn client_of_xdp(&self, client: IpAddr) -> Option<ClientReport> {
         lock(&self.kernel).0.as_ref()?.client(client)
     }
 
-    /// A worker's line to the kernel half, for that worker alone.
+    /// The writer of one worker's status for the kernel half.
     ///
     /// # Errors
-    /// The kernel half was taken away.
+    /// The kernel half was detached.
     pub fn status_writer(&self, worker: usize) -> anyhow::Result<StatusWriter> {
-        lock(&self.kernel).0.as_ref().map(|xdp| xdp.status_writer(worker)).context("the kernel half is gone")
+        lock(&self.kernel)
+            .0
+            .as_ref()
+            .map(|xdp| xdp.status_writer(worker))
+            .context("the kernel half was detached")
     }
 
-    /// The line of worker `index`.
+    /// The counters of worker `index`.
     pub(super) fn counters(&self, index: usize) -> WorkerCounters {
         self.counters.get(index).cloned().unwrap_or_default()
     }
 
-    /// A reload took effect; one that met certificates that cannot be used counts as failed.
+    /// A reload took effect. It counts as failed if certificates cannot be used.
     pub(super) fn reloaded(&self, config: &Config, backends: &[BackendConfig], loaded: Loaded) {
         lock(&self.backends).reload(config, backends);
         let is_whole = loaded.faults.is_empty();
@@ -315,22 +319,22 @@ impl Process {
         reloads.fetch_add(1, Relaxed);
     }
 
-    /// Policy zones as the workers have them from now on; of some of them a newer file cannot be used.
+    /// The policy zones that the workers have from now on, and the errors of newer files.
     pub(super) fn screen_by(&self, screen: Option<Arc<Screen>>, errors: &[ZoneError]) {
         *lock(&self.policy) = KnownZones::new(screen, errors.to_vec());
     }
 
-    /// Why newer files of policy zones cannot be used.
+    /// The reasons why newer files of policy zones cannot be used.
     pub(super) fn policy_errors(&self) -> Vec<ZoneError> {
         lock(&self.policy).errors()
     }
 
-    /// A reload changed nothing.
+    /// A reload failed and changed nothing.
     pub(super) fn reload_failed(&self) {
         self.reloads_failed.fetch_add(1, Relaxed);
     }
 
-    /// New gates for the kernel half.
+    /// Applies a new config to the kernel half.
     pub(super) fn apply_xdp(&self, config: &config::Xdp) -> Result<(), XdpError> {
         lock(&self.kernel).0.as_mut().map_or(Ok(()), |xdp| {
             self.sink.want(xdp.wants_charges(config));
@@ -338,7 +342,7 @@ impl Process {
         })
     }
 
-    /// Forgets what is over; to be called every second or so.
+    /// Removes expired state. Call it every second or so.
     pub(super) fn sweep(&self) {
         lock(&self.backends).note_second();
         let count = |counter: Counter| {
@@ -352,7 +356,7 @@ impl Process {
         }
     }
 
-    /// Charges clients with what workers saw of them.
+    /// Charges clients with the costs and offences that workers report.
     pub(super) fn charge(&self, charges: &Charges) {
         if let Some(xdp) = &mut lock(&self.kernel).0 {
             xdp.charge(charges);
@@ -366,29 +370,29 @@ impl Process {
         }
     }
 
-    /// Looks whether the kernel half is still attached, and mends it.
+    /// Checks whether the kernel half is still attached, and repairs it.
     pub(super) fn look_after_xdp(&self, has_news: bool) {
         if let Some(xdp) = lock(&self.kernel).0.as_mut() {
             xdp.look_after(has_news);
         }
     }
 
-    /// No more new connections.
+    /// dotd accepts no new connections from now on.
     pub(super) fn draining(&self) {
         self.is_draining.store(true, Relaxed);
     }
 
-    /// Nothing was attached, and nothing will be.
+    /// Whether nothing was attached, and nothing will be.
     pub(super) fn has_no_xdp(&self) -> bool {
         lock(&self.kernel).0.as_ref().is_none_or(|xdp| !xdp.is_loaded())
     }
 
-    /// Leaves the kernel half where it is: another engine has it.
+    /// Leaves the kernel half attached: another engine uses it.
     pub(super) fn pass_xdp_on(&self) {
         drop(lock(&self.kernel).0.take());
     }
 
-    /// Takes the kernel half away: links and pins are gone when this returns.
+    /// Detaches the kernel half: links and pins are removed when this returns.
     pub(super) fn detach_xdp(&self) {
         drop(lock(&self.kernel).0.take().map(|xdp| Kernel(Some(xdp))));
     }

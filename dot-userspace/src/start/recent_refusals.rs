@@ -1,8 +1,8 @@
-//! The last refusals of each client, for an operator that asks about a client.
+//! The last refusals of each client, for `dotd explain`.
 //!
-//! Before: batches of the workers, notices of the kernel half. After: the rows of a client, the last one in front.
-//! Holds: at most [`ROWS_MAX`] clients and reasons; the one that was refused longest ago gives way.
-//! Never: outlives the process, or stands in a log.
+//! Before: batches of the workers, notices of the kernel half. After: the rows of a client, the latest first.
+//! Holds: at most [`ROWS_MAX`] pairs of client and reason; the one that was refused longest ago is replaced.
+//! Never: outlives the process, or is written to a log.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -19,13 +19,13 @@ use crate::{
     xdp::Refusal,
 };
 
-/// Rows: some hundred octets each.
+/// Most rows: some hundred octets each.
 const ROWS_MAX: usize = 4096;
 
-/// By whom, and why.
+/// The half that refused, and the reason.
 type Cause = (&'static str, &'static str);
 
-/// Who was refused what.
+/// The refusals of clients.
 #[derive(Debug, Default)]
 pub(super) struct RecentRefusals {
     rows: HashMap<(ClientPrefix, Cause), Row>,
@@ -42,7 +42,7 @@ struct Row {
 }
 
 impl RecentRefusals {
-    /// What workers refused; `bits` are the lengths of client prefixes.
+    /// Notes the workers' refusals; `bits` are the lengths of client prefixes.
     pub(super) fn note(&mut self, refused: &[Refused], bits: (u8, u8), now: Instant) {
         for one in refused {
             let client = ClientPrefix::of(one.client, bits.0, bits.1);
@@ -50,7 +50,7 @@ impl RecentRefusals {
         }
     }
 
-    /// What the kernel half refused.
+    /// Notes the kernel half's refusals.
     pub(super) fn note_packets(&mut self, refusals: &[Refusal], now: Instant) {
         for one in refusals {
             let reason = one.verdict.reason.name();
@@ -80,7 +80,7 @@ impl RecentRefusals {
         }
     }
 
-    /// The rows of clients within `meant`, which may be narrower than a client is.
+    /// The rows of clients within `meant`, which may be narrower than a client prefix.
     pub(super) fn of(&self, meant: IpNet, own: ClientPrefix, now: Instant) -> Vec<RefusalRow> {
         let is_meant = |client: &ClientPrefix| *client == own || meant.contains::<&IpAddr>(&client.address());
         let rows = self.by_last.iter().rev().filter(|(_, client, _)| is_meant(client));
@@ -98,7 +98,7 @@ impl RecentRefusals {
     }
 }
 
-/// Rows of an answer.
+/// Most rows of an answer.
 const SHOWN_MAX: usize = 32;
 
 #[cfg(test)]
@@ -112,8 +112,8 @@ mod tests {
         Refused { client: Ipv4Addr::from_bits(client).into(), reason, alert: None, count: 2 }
     }
 
-    /// Goal: a client has a row for each reason, the last in front, and a flood of others is bounded and drives out who was
-    /// refused longest ago. Method: one client, then more clients than there are rows. Covers: C-521
+    /// Goal: a client has a row for each reason, the latest first; a flood of others is bounded and replaces the
+    /// oldest rows. Method: one client, then more clients than there are rows. Covers: C-521
     #[test]
     fn rows_are_the_last_ones() {
         let (mut recent, now) = (RecentRefusals::default(), Instant::now());

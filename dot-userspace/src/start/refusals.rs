@@ -1,9 +1,9 @@
-//! Writes a line for a client that the kernel half refuses: once a minute for what is shown of it, and each reason.
+//! Logs a client that the kernel half refuses: once a minute for each reason and shown part of its address.
 //!
-//! Before: notices of the kernel half, each of a client prefix. After: one line in the log.
-//! Holds: what was said within the last minute; the kernel half's pace bounds how much that can be.
-//! Never: shows more of a client than its network, /24 or /56, whatever `log.client_address` says: these lines are above
-//! debug.
+//! Before: notices of the kernel half, each about a client prefix. After: one line in the log.
+//! Holds: the lines of the last minute; the rate of the kernel half's notices limits their number.
+//! Never: shows more of a client than its network, /24 or /56, whatever `log.client_address` says, because these
+//! lines are above level debug.
 //!
 //! Source: RFC 8932 §5.1.1 (minimise what is logged).
 
@@ -23,14 +23,14 @@ use crate::{
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What was said lately, by reason and what was shown.
+/// The lines of the last minute, by reason and shown address.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     said: BTreeMap<(&'static str, String), Instant>,
 }
 
 impl Refusals {
-    /// Writes the lines of these.
+    /// Writes the lines of these refusals.
     pub(super) fn say(&mut self, refusals: &[Refusal], how: ClientAddress, now: Instant) {
         for refusal in refusals {
             if let Some((client, words)) = self.line(refusal, how, now) {
@@ -39,7 +39,7 @@ impl Refusals {
         }
     }
 
-    /// What to show of the client, and in which words; `None` when that was said within the minute.
+    /// The shown part of the client's address, and the text. `None`: the same line was written within the minute.
     fn line(
         &mut self,
         refusal: &Refusal,
@@ -68,17 +68,17 @@ fn words(action: Action) -> &'static str {
 }
 
 impl Process {
-    /// Takes notices of clients that the kernel half refuses.
+    /// Takes the channel of notices about clients that the kernel half refuses.
     pub(super) fn notices(&self) -> Option<Notices> {
         let notices = self.kernel_half().0.as_mut().map_or(Ok(None), Xdp::notices);
         notices.unwrap_or_else(|error| {
-            tracing::warn!("refused clients are not announced to us: {error}");
+            tracing::warn!("refused clients are not announced by the kernel half: {error}");
             None
         })
     }
 }
 
-/// Waits for notices; for ever if none are sent.
+/// Waits for notices; forever if none are sent.
 ///
 /// # Cancel safety
 /// Yes.
@@ -87,7 +87,7 @@ pub(super) async fn heard(notices: &mut Option<Notices>) -> Vec<Refusal> {
     match listener.next().await {
         Ok(refusals) => refusals,
         Err(error) => {
-            tracing::warn!("refused clients are announced no more: {error}");
+            tracing::warn!("the kernel half's notices about refused clients have ended: {error}");
             *notices = None;
             Vec::new()
         }
@@ -107,7 +107,8 @@ mod tests {
         Refusal { client: ClientPrefix::v4(client, 32), verdict: Verdict::drop(reason) }
     }
 
-    /// Goal: a network is named once a minute and reason, never an address, and not at all where that is wanted.
+    /// Goal: a network is logged once a minute for each reason, and never a whole address; with `log.client_address =
+    /// "none"` no address at all.
     /// Covers: C-73.
     #[test]
     fn a_network_is_named_once_a_minute() {

@@ -1,7 +1,8 @@
-//! Takes new certificates, keys, backends' authorities and what belongs to them without a new config: a renewal needs no signal.
+//! Loads new certificates, keys, backends' authorities and the files that belong to them without a new config: a
+//! renewal needs no signal.
 //!
-//! Before: `files` saw that some have changed, or a stapled response is at its end. After: new handshakes use them.
-//! Never: reads the config again, or replaces what was good by what is not: the old one stays, a line says why.
+//! Before: `files` found that some have changed, or a stapled response has expired. After: new handshakes use them.
+//! Never: reads the config again, or replaces a good file by a bad one: the old one stays, and a line says why.
 
 use std::time::SystemTime;
 
@@ -19,13 +20,13 @@ use crate::{
     worker::Command,
 };
 
-/// Loads what the config that is being served names. A certificate that cannot be used is replaced by the one from before; on any
-/// other error everything stays.
+/// Loads the files that the served config names. A certificate that cannot be used is replaced by the previous one;
+/// after any other error everything stays.
 pub(super) fn renew(process: &Process, running: &mut Running) {
     match load(process, running) {
         Ok(loaded) => {
             if loaded.has_new() {
-                tracing::info!("certificates and keys are loaded again");
+                tracing::info!("certificates and keys were loaded again");
             }
             for warning in loaded.identities.iter().flat_map(|identity| &identity.warnings) {
                 tracing::warn!("{warning}");
@@ -34,15 +35,15 @@ pub(super) fn renew(process: &Process, running: &mut Running) {
         }
         Err(error) => {
             process.reload_failed();
-            // Its end was dealt with: the old ones are served until the next change.
+            // Its expiry was handled: the old responses are used until the next change.
             running.staples_until = None;
             let error = in_a_line(&error).replace('\n', "; ");
-            tracing::error!("certificates or keys cannot be used, the old ones stay: {error}");
+            tracing::error!("certificates or keys cannot be used, and the old ones stay: {error}");
         }
     }
 }
 
-/// Everything is loaded and fits before the first worker is told.
+/// Everything is loaded and checked before the first worker gets it.
 fn load(process: &Process, running: &mut Running) -> anyhow::Result<Loaded> {
     let tls = &running.config.tls;
     let state_dir = &running.config.server.state_dir;
@@ -72,15 +73,15 @@ fn load(process: &Process, running: &mut Running) -> anyhow::Result<Loaded> {
     Ok(loaded)
 }
 
-/// The backends by the same config: those whose authorities are others now are believed by the new ones.
+/// The backends by the same config, with their present authorities.
 fn backends(process: &Process, running: &Running) -> anyhow::Result<Vec<BackendConfig>> {
     let config = &running.config;
     let embedded = plan::needs_embedded(config).then(|| control_loop::embedded_address(running)).flatten();
     Ok(plan::backends(config, embedded, dialer::all(config, process.history())?, &running.backends))
 }
 
-/// Under what a session is resumed: whoever had the old key of a certificate must not go on by a ticket that was given under
-/// it, nor a client whose authority is believed no more.
+/// The keys and authorities under which tickets are issued: a client must not resume a session that was established
+/// under a replaced key of a certificate, or with a certificate of an authority that was removed.
 pub(super) fn trust(tls: &config::Tls, identities: &[Identity]) -> Vec<String> {
     let mut trust: Vec<_> = identities.iter().map(|identity| identity.spki_pin.clone()).collect();
     trust.sort_unstable();
@@ -88,7 +89,7 @@ pub(super) fn trust(tls: &config::Tls, identities: &[Identity]) -> Vec<String> {
     trust
 }
 
-/// When the first of the stapled responses is no longer true. One of a certificate from before that no longer is, stays.
+/// When the first of the stapled responses expires. A previous certificate with an expired response keeps it.
 pub(super) fn staples_until(identities: &[Identity]) -> Option<SystemTime> {
     let now = SystemTime::now();
     let ends = identities.iter().filter_map(|identity| identity.staple.as_ref()?.until);

@@ -1,12 +1,12 @@
-//! What a reload cannot change: said by name, and remembered as it runs. Pure.
+//! The keys that a reload cannot change: they are reported by name, and kept as they are in effect. Pure.
 //!
-//! Before: a config that was read again. After: a line for each key that waits for a restart; the next reload compares with
-//! what runs, and says it again.
-//! Never: says of a key that it waits while it is in effect, or the other way round.
+//! Before: a config that was read again. After: a line for each key that waits for a restart; the next reload
+//! compares with the config in effect, and reports it again.
+//! Never: reports a key that is in effect as waiting, or a waiting one as in effect.
 
 use crate::config::{Config, Control, Listen, Log, Tls, Xdp, XdpLimit};
 
-/// Keys that take effect when dotd is restarted and are other than what runs.
+/// Keys that take effect when dotd is restarted and differ from those in effect.
 pub(super) fn needed_for(runs: &Config, new: &Config) -> Vec<&'static str> {
     let rotation = keeps_own_keys(&runs.tls, &new.tls) && runs.tls.ticket_rotation != new.tls.ticket_rotation;
     let changed = [
@@ -34,7 +34,7 @@ pub(super) fn needed_for(runs: &Config, new: &Config) -> Vec<&'static str> {
     changed.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key).collect()
 }
 
-/// The new config with what still runs by the old one.
+/// The new config with the keys that keep their old values.
 pub(super) fn as_it_runs(runs: &Config, new: Config) -> Config {
     let runs = runs.clone();
     let limit = XdpLimit {
@@ -66,7 +66,8 @@ pub(super) fn as_it_runs(runs: &Config, new: Config) -> Config {
     }
 }
 
-/// Ticket keys are this process's own, and stay so: they go on, or no client could resume.
+/// Whether the ticket keys belong to this process only before and after: then they are kept, because clients could
+/// not resume otherwise.
 pub(super) fn keeps_own_keys(runs: &Tls, new: &Tls) -> bool {
     [runs, new].into_iter().all(|tls| tls.ticket_secret.as_os_str().is_empty())
 }
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
     use crate::config::{ClientAddress, LogFormat, LogLevel, Steering, SynCookies, Workers, XdpMode};
 
-    /// What turns a config into another one.
+    /// A change of a config.
     type Change = fn(&mut Config);
 
     const ADDRESS: &str = "192.0.2.1:1853";
@@ -107,8 +108,8 @@ mod tests {
         ("xdp.limit.wide_v6", |config| config.xdp.limit.wide_v6 = 40),
     ];
 
-    /// Goal: a key that waits for a restart is named at each reload, and what runs is what ran; several are each named.
-    /// Method: every such key by itself, two reloads of the same file; then all of them.
+    /// Goal: a key that waits for a restart is reported at each reload, and its old value stays in effect; several
+    /// keys are each reported. Method: every such key by itself, two reloads of the same file; then all of them.
     #[test]
     fn what_waits_for_a_restart_is_said_each_time() {
         let runs = Config::default();
@@ -125,8 +126,9 @@ mod tests {
         assert_eq!(needed_for(&runs, &all), WAITING.map(|(key, _)| key));
     }
 
-    /// Goal: what a reload changes is not said to wait, and is remembered. Method: keys of each part that has any; ticket
-    /// keys that start again, with another rotation, because a fleet's secret comes or goes.
+    /// Goal: a key that a reload changes is not reported as waiting, and its new value is kept. Method: keys of each
+    /// part that has any; ticket keys that start again, with another rotation, because a shared secret is added or
+    /// removed.
     #[test]
     fn what_is_in_effect_is_not_said_to_wait() {
         let changes: [Change; 11] = [

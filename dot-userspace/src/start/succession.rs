@@ -1,8 +1,10 @@
-//! Serves where another program left off, in its process: after a crash of its engine, and at an upgrade.
+//! Continues the work of a previous program in its process: after a crash of its engine, and at an upgrade.
 //!
-//! Before: a keeper ran this program with a list of what it leaves. After: two processes, as after a start; clients that
-//! connected meanwhile are accepted. Where this program cannot serve and an engine does, it is that engine's keeper.
-//! Never: binds an address, or ends what another engine left: sockets, pins, bans, counters and ticket keys go on.
+//! Before: a keeper ran this program with a list of its state. After: two processes, as after a start; clients that
+//! connected meanwhile are accepted. If this program cannot serve and an engine still does, it becomes that engine's
+//! keeper.
+//! Never: binds an address, or removes the state of the previous engine: sockets, pins, bans, counters and ticket
+//! keys are kept.
 
 use std::{os::fd::OwnedFd, path::PathBuf};
 
@@ -20,11 +22,11 @@ use crate::{
     xdp,
 };
 
-/// Goes on where another program left off. `read`: the config to serve by and its text, or why there is none. Returns twice,
-/// as [`super::run`].
+/// Continues the work of a previous program. `read`: the config to serve by and its text, or why there is none.
+/// Returns twice, as [`super::run`].
 ///
 /// # Errors
-/// As [`super::run`]; where an engine serves meanwhile, it serves on, and its operator learns why.
+/// As [`super::run`]; if an engine still serves, it continues, and its operator learns why.
 pub fn succeed(
     read: Result<(Config, Option<String>), String>,
     inherited: &Inheritance,
@@ -55,10 +57,10 @@ pub fn succeed(
     }
 }
 
-/// Looks whether [`succeed`] would come to serve, and changes nothing.
+/// Checks whether [`succeed`] would come to serve, and changes nothing.
 ///
 /// # Errors
-/// Why not.
+/// The reason why not.
 pub fn could_succeed(mut config: Config, inherited: &Inheritance) -> anyhow::Result<()> {
     inherited.understands()?;
     families::leave_out(&mut config, families::is_here);
@@ -73,7 +75,7 @@ pub fn could_succeed(mut config: Config, inherited: &Inheritance) -> anyhow::Res
     Ok(())
 }
 
-/// The config with what its sockets are bound to; says which keys wait for a restart.
+/// The config with the addresses that its sockets are bound to; logs the keys that wait for a restart.
 fn as_bound(mut config: Config, sockets: &Sockets<OwnedFd>) -> Config {
     families::leave_out(&mut config, families::is_here);
     let addresses =

@@ -1,8 +1,11 @@
-//! Writes the workers' dnstap frames to the reader that the config names, in a thread of its own.
+//! Writes the workers' dnstap frames to the reader that the config names, in a separate thread.
 //!
-//! Before: `[dnstap]` names a Unix socket or an address. After: the reader has the frames, or they are lost and counted.
-//! Holds: the queue of batches and the connection. A connection that ends is made again, later each time.
-//! Never: keeps a worker waiting, or dotd from its end: what a reader has not taken [`GRACE`] after that is lost.
+//! Before: `[dnstap]` names a Unix socket or an address. After: the reader has the frames, or they are counted as
+//! lost.
+//! Holds: the queue of batches and the connection. After a connection ends, the thread connects again, with growing
+//! pauses.
+//! Never: makes a worker wait, or delays dotd's end: frames that a reader has not taken [`GRACE`] after that are
+//! lost.
 
 use std::{
     io,
@@ -26,30 +29,30 @@ use crate::{
     events::tap::{Batch, TapCounts, TapSink},
 };
 
-/// Time for a connection and its first words.
+/// Time for a connection and its first control frames.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
-/// The pause before another attempt, at first and at most.
+/// The first and the longest pause before another attempt.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Time for a reader to take what is left when dotd stops, or writes to another one.
+/// Time for a reader to take the remaining frames when dotd stops, or writes to another reader.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// A writer.
 pub(super) struct Tapping {
-    /// Takes frames.
+    /// The sending end of its queue.
     pub sink: TapSink,
-    /// By which it writes.
+    /// The config that it writes by.
     config: Dnstap,
-    /// Dropped: it ends.
+    /// Dropping it ends the writer.
     stop: watch::Sender<()>,
-    /// Closed: it has ended.
+    /// It is closed when the writer has ended.
     done: oneshot::Receiver<()>,
 }
 
 impl Tapping {
-    /// Starts the thread, if somebody is to get frames.
+    /// Starts the thread, if a reader is configured.
     ///
     /// # Errors
-    /// There is no thread to be had.
+    /// The thread cannot be started.
     pub(super) fn start(config: &Dnstap, counts: &TapCounts) -> anyhow::Result<Option<Self>> {
         if !config.is_on() {
             return Ok(None);
@@ -76,10 +79,10 @@ impl Tapping {
         Ok(Some(Self { sink, config: config.clone(), stop, done }))
     }
 
-    /// The writer by `config`: this one, if nothing has changed.
+    /// Replaces the writer by one for `config`, if the config has changed.
     ///
     /// # Errors
-    /// As [`Tapping::start`]; the old one goes on.
+    /// As [`Tapping::start`]; the old writer continues.
     pub(super) fn renew(
         running: &mut Option<Self>,
         config: &Dnstap,
@@ -91,11 +94,11 @@ impl Tapping {
         Ok(running.as_ref().map(|running| running.sink.clone()))
     }
 
-    /// Ends it, when the workers have ended.
+    /// Ends the writer, after the workers have ended.
     pub(super) async fn end(self) {
         drop(self.stop);
         drop(self.sink);
-        // A little longer: it ends by itself within that time.
+        // A little longer than the time within which it ends by itself.
         let _ = timeout(GRACE + Duration::from_millis(500), self.done).await;
     }
 }
@@ -116,7 +119,7 @@ struct Writer {
 enum End {
     /// The reader has everything, and no more will come.
     Whole,
-    /// It is to end, and the reader did not take the rest in time.
+    /// The writer had to end, and the reader did not take the rest in time.
     Late,
     Failed(io::Error),
 }
@@ -136,7 +139,7 @@ impl Writer {
             match end {
                 End::Whole | End::Late => return,
                 End::Failed(error) if !is_said => {
-                    tracing::warn!(%error, "there is no dnstap reader: messages wait in a queue, and are lost when it is full");
+                    tracing::warn!(%error, "the dnstap reader cannot be reached: messages wait in a queue, and are lost when it is full");
                     is_said = true;
                 }
                 End::Failed(_) => {}
@@ -165,7 +168,7 @@ impl Writer {
 
     async fn write<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: S) -> End {
         self.counts.connect(true);
-        tracing::info!("a dnstap reader gets messages");
+        tracing::info!("connected to a dnstap reader");
         let mut stopped = self.stopped.clone();
         let overdue = async move {
             until(&mut stopped).await;
@@ -183,7 +186,7 @@ impl Writer {
             tokio::select! {
                 biased;
                 batch = self.batches.recv() => {
-                    // Nobody has a sink for it any more.
+                    // Every sink was dropped.
                     let Some(batch) = batch else {
                         return match frame_streams::close(&mut stream).await {
                             Ok(()) => {
@@ -199,7 +202,7 @@ impl Writer {
                     }
                     passing.done();
                 }
-                // A reader says nothing before the end.
+                // A reader sends nothing before the end.
                 read = stream.read(&mut octet) => {
                     let error = read.err().unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into());
                     return End::Failed(error);
@@ -208,7 +211,7 @@ impl Writer {
         }
     }
 
-    /// What is left reaches nobody.
+    /// Counts the remaining frames as lost.
     fn leave(&mut self) {
         self.batches.close();
         while let Ok(batch) = self.batches.try_recv() {
@@ -217,7 +220,7 @@ impl Writer {
     }
 }
 
-/// Frames that are being written: lost, unless they are [`Passing::done`].
+/// Frames that are being written; dropping this counts them as lost, unless [`Passing::done`] was called.
 struct Passing<'a> {
     counts: &'a TapCounts,
     frames: u64,
@@ -255,13 +258,13 @@ async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
 
 async fn connect_tcp(address: SocketAddr) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
-    // A reader that vanished without closing is found while something waits for it.
+    // This finds a reader that vanished without closing, while octets wait for it.
     socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(PAUSES.1))?;
     frame_streams::open(&mut stream).await?;
     Ok(stream)
 }
 
-/// Returns when the other side is dropped; may be awaited again.
+/// Returns when the other end is dropped; may be awaited again.
 async fn until(stopped: &mut watch::Receiver<()>) {
     while stopped.changed().await.is_ok() {}
 }

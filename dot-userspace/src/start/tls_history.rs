@@ -1,9 +1,9 @@
 //! The memories of TLS with backends, kept in a file of `state_dir`, by address and name of the server.
 //!
-//! Before: a start reads the file; `dialer` asks for the memory of each backend. After: the file has what changed, a few seconds
-//! later, and at the end.
-//! Holds: the servers of the config, and others as long as all are at most [`ENTRIES_MAX`]; the oldest ones go first.
-//! Never: stops a start because the file is gone or damaged, or writes it more than once in [`SAVE_INTERVAL`].
+//! Before: a start reads the file; `dialer` asks for the memory of each backend. After: the file contains the
+//! changes, a few seconds later, and at the end.
+//! Holds: the servers of the config, and others up to [`ENTRIES_MAX`] in all; the oldest ones are removed first.
+//! Never: stops a start because the file is missing or damaged, or writes it more than once in [`SAVE_INTERVAL`].
 
 use std::{
     io::Read as _,
@@ -25,13 +25,13 @@ use crate::{
     disk::{self, Arrival},
 };
 
-/// Its name in `state_dir`.
+/// The file's name in `state_dir`.
 pub const FILE_NAME: &str = "tls-history.json";
-/// Servers that are remembered, unless the config has more. A config has a few; 256 is years of changes to it.
+/// Most servers that are remembered, unless the config has more. A config has a few; 256 cover years of its changes.
 const ENTRIES_MAX: usize = 256;
-/// 3,000 servers need it; 256 a tenth.
+/// 3,000 servers need this much; 256 need a tenth.
 const FILE_OCTETS_MAX: u64 = 2 * 1024 * 1024;
-/// Between two writes: a server whose TLS comes and goes must not wear a disk out.
+/// Shortest time between two writes: a server whose TLS comes and goes must not wear out the disk.
 const SAVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The file.
@@ -66,11 +66,11 @@ pub(super) struct TlsHistory(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// Empty: nothing is kept.
+    /// The path; empty: nothing is kept.
     path: PathBuf,
     entries: Mutex<Vec<Entry>>,
     saved_at: Mutex<Option<Instant>>,
-    /// Held while the file is written: an older text must not take the place of a newer one.
+    /// Held while the file is written, so that an older text cannot replace a newer one.
     writing: Mutex<()>,
     is_saving: AtomicBool,
     /// The last write failed.
@@ -120,7 +120,7 @@ impl TlsHistory {
         memory
     }
 
-    /// This config is served from now on: its names and its window count.
+    /// Serves this config from now on: its names and its window are in effect.
     pub(super) fn serve(&self, config: &Config) {
         let mut entries = self.entries();
         for entry in &mut *entries {
@@ -146,7 +146,7 @@ impl TlsHistory {
         }
     }
 
-    /// What is due by the clock: suspicions, and the file.
+    /// The periodic work: suspicions, and the file.
     pub(super) fn look(&self, backends: &[BackendConfig]) {
         for backend in backends {
             let Some(tls) = &backend.tls else { continue };
@@ -161,7 +161,7 @@ impl TlsHistory {
         if is_unsaved && is_due && !self.0.is_saving.swap(true, Relaxed) {
             *saved_at = Some(Instant::now());
             let history = self.clone();
-            // A slow disk keeps no operator waiting.
+            // A slow disk must not make an operator wait.
             tokio::task::spawn_blocking(move || {
                 history.save();
                 history.0.is_saving.store(false, Relaxed);
@@ -199,12 +199,12 @@ impl TlsHistory {
         }
     }
 
-    /// What is remembered of the server of a backend.
+    /// The history of a backend's server.
     pub(super) fn row_of(&self, memory: &TlsMemory) -> Option<TlsRow> {
         self.entries().iter().find(|entry| entry.memory == *memory).map(Entry::row)
     }
 
-    /// Everything, the servers of the config first; others only with a history.
+    /// Everything, the servers of the config first; others only if they have a history.
     pub(super) fn rows(&self) -> Vec<TlsRow> {
         let mut rows: Vec<_> = self.entries().iter().map(Entry::row).collect();
         rows.retain(|row| row.is_configured || row.remembered != Remembered::default());
@@ -228,7 +228,7 @@ impl TlsHistory {
             )
         })?;
         entry.memory.forgive().map_err(|why| format!("{}: {why}", entry.name))?;
-        tracing::warn!(backend = entry.name, "an operator forgives that its TLS fails");
+        tracing::warn!(backend = entry.name, "an operator has ended the suspicion about its failing TLS");
         Ok(entry.row())
     }
 
@@ -281,8 +281,9 @@ mod tests {
         SocketAddr::from(([192, 0, 2, 1], port))
     }
 
-    /// Goal: what is known of a server survives a restart, by its address and name; a damaged file is said and costs nothing
-    /// else. Method: write, read, another name at the same address; half a file, and one with a second name.
+    /// Goal: the history of a server survives a restart, by its address and name; a damaged file is reported and has
+    /// no other effect. Method: write, read, another name at the same address; half a file, and one with a second
+    /// name.
     #[test]
     fn a_history_survives_a_restart() {
         let scratch = tempfile::tempdir().unwrap();
@@ -309,8 +310,8 @@ mod tests {
         }
     }
 
-    /// Goal: the history is bounded: a config that changes a thousand times forgets the servers that it has no more, the oldest
-    /// first. Method: a thousand servers, one of them in the config.
+    /// Goal: the history is bounded: if a config changes a thousand times, the servers that it no longer has are
+    /// removed, the oldest first. Method: a thousand servers, one of them in the config.
     #[test]
     fn a_history_is_bounded() {
         let history = TlsHistory::default();
@@ -334,8 +335,8 @@ mod tests {
         crate::config::parse(&text, "dotd.toml").unwrap()
     }
 
-    /// Goal: a server of the config is never forgotten, however many there are, in the file neither. Method: more servers than
-    /// are remembered otherwise.
+    /// Goal: a server of the config is never removed, however many there are, and not from the file either. Method:
+    /// more servers than the limit for others.
     #[test]
     fn the_servers_of_the_config_stay() {
         let scratch = tempfile::tempdir().unwrap();
@@ -355,8 +356,9 @@ mod tests {
         }
     }
 
-    /// Goal: the window that is served counts, and not one of a config that is refused; a backend that is asked over TCP now is
-    /// none over TLS. Method: a memory whose window is judged after each config.
+    /// Goal: the window of the served config is in effect, and not one of a config that was refused; a backend that
+    /// is now asked over TCP is not listed as one over TLS. Method: a memory whose window is checked after each
+    /// config.
     #[test]
     fn the_served_config_counts() {
         let history = TlsHistory::default();

@@ -1,6 +1,6 @@
-//! Asks every worker which clients do most, for `dotd top`.
+//! Asks every worker for the clients with the highest counts, for `dotd top`.
 //!
-//! Before: an operator runs `dotd top`. After: each worker counts for a while longer, and says what it has.
+//! Before: an operator runs `dotd top`. After: each worker continues to count for a while, and reports its counts.
 //! Never: waits: `control` does.
 
 use tokio::sync::mpsc;
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Process {
-    /// The workers have been asked; nothing where none runs yet.
+    /// Asks the workers; the answer is empty if none runs yet.
     pub(super) fn count_clients(&self, request: TopRequest) -> Counting {
         let config = self.config();
         let bits = (config.xdp.limit.prefix_v4, config.xdp.limit.prefix_v6);
@@ -21,7 +21,7 @@ impl Process {
         for line in lines {
             let tell = tell.clone();
             line.look(Box::new(move |shared| {
-                // The operator may have gone away.
+                // The operator may have closed the connection.
                 let _ = tell.try_send(shared.events.heavy.watch(bits, request.names));
             }));
         }

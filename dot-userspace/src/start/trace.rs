@@ -1,7 +1,8 @@
-//! Begins and ends traces of clients, on every worker and in the kernel half.
+//! Starts and ends traces of clients, on every worker and in the kernel half.
 //!
-//! Before: an operator names a client or a session. After: workers tell of it, until the reader has gone.
-//! Holds: the traces that there are, for what the kernel half tells. Never: waits.
+//! Before: an operator names a client or a session. After: workers and the kernel half report its events, until the
+//! reader closes.
+//! Holds: the running traces, for reports of the kernel half. Never: waits.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -28,7 +29,7 @@ pub(super) struct Traces {
 }
 
 impl Traces {
-    /// Tells of packets that the kernel half judged.
+    /// Reports packets that the kernel half judged.
     fn tell(&self, packets: &[ToldPacket]) {
         let (now_us, traces) = (now_us(), self.running.lock().unwrap_or_else(PoisonError::into_inner));
         for trace in traces.iter() {
@@ -113,7 +114,7 @@ impl Drop for End {
 }
 
 impl Process {
-    /// Has every worker tell of a client.
+    /// Makes every worker report the events of a client.
     pub(super) fn begin_trace(&self, request: &TraceRequest) -> Result<Traced, String> {
         let config = self.config();
         let bits = (config.xdp.limit.prefix_v4, config.xdp.limit.prefix_v6);
@@ -144,29 +145,29 @@ impl Process {
         Ok(Traced { events: receiver, lost, end })
     }
 
-    /// Takes the stream of packets of traced clients.
+    /// Takes the channel of packets of traced clients.
     pub(super) fn told_packets(&self) -> Option<ToldPackets> {
         let packets = self.kernel_half().0.as_mut().map_or(Ok(None), Xdp::told_packets);
         packets.unwrap_or_else(|error| {
-            tracing::warn!("the packets of traced clients are not told: {error}");
+            tracing::warn!("the kernel half does not report the packets of traced clients: {error}");
             None
         })
     }
 
-    /// Tells of packets that the kernel half judged.
+    /// Reports packets that the kernel half judged.
     pub(super) fn tell_packets(&self, seen: &[Seen]) {
         let told = self.kernel_half().0.as_ref().map(|xdp| xdp.told(seen)).unwrap_or_default();
         self.traces().tell(&told);
     }
 
-    /// Makes the kernel half tell of the clients that are traced now; to be called every second or so.
+    /// Makes the kernel half report the packets of the clients that are traced now. Call it every second or so.
     pub(super) fn trace_packets(&self) {
         let clients = self.traces().clients();
         let lost = {
             let mut kernel = self.kernel_half();
             let Some(xdp) = kernel.0.as_mut() else { return };
             if let Err(error) = xdp.trace(&clients) {
-                tracing::warn!("the packets of traced clients are not told: {error}");
+                tracing::warn!("the kernel half does not report the packets of traced clients: {error}");
             }
             xdp.newly_lost()
         };
@@ -176,7 +177,7 @@ impl Process {
     }
 }
 
-/// A session as `dotd explain` calls it: two numbers.
+/// Parses a session's name as `dotd explain` shows it: two numbers.
 fn session(text: &str) -> Option<(usize, u64)> {
     let (worker, number) = text.split_once('.')?;
     Some((worker.parse().ok()?, number.parse().ok()?))

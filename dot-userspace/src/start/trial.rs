@@ -1,7 +1,7 @@
-//! The backends as a start would have them, for a trial without one.
+//! The backends as a start would make them, for a trial without a start.
 //!
-//! Before: `dotd check --connect` has a sound config. After: each backend with its transport and what secures it.
-//! Never: opens a connection, or binds the embedded backend: that one is always there.
+//! Before: `dotd check --connect` has a valid config. After: each backend with its transport and its TLS.
+//! Never: opens a connection, or binds the embedded backend, which always exists.
 
 use super::{dialer, plan, tls_history::TlsHistory};
 use crate::{backend::BackendConfig, config::Config};
@@ -9,11 +9,11 @@ use crate::{backend::BackendConfig, config::Config};
 /// Each backend with an address, in the order of the config.
 ///
 /// # Errors
-/// One line: what of which backend cannot be had.
+/// One line: which file or key of which backend cannot be used.
 pub fn backends(config: &Config) -> anyhow::Result<Vec<BackendConfig>> {
     let history = TlsHistory::default();
     let mut backends = plan::backends(config, None, dialer::all(config, &history)?, &[]);
-    // What stands in for a backend in clear is tried by nobody: its failure is no fault of the config.
+    // A replacement of a backend in clear is not tried: its failure is no mistake of the config.
     backends.retain(|backend| backend.stands_in.is_none());
     Ok(backends)
 }

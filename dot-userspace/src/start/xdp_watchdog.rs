@@ -1,7 +1,7 @@
 //! Keeps the kernel half attached while dotd serves.
 //!
-//! Before: everything runs, without a right. After: whatever happens to an interface or to what is attached to
-//! it is seen within a second, mended where it can be, and reported where it cannot.
+//! Before: everything runs, without rights. After: any change of an interface or of its programs is noticed within a
+//! second, repaired if possible, and reported otherwise.
 //! Never: runs on a worker, or ends before dotd does.
 
 use std::{future::pending, sync::Arc, time::Duration};
@@ -11,21 +11,21 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use super::process::Process;
 use crate::xdp::Watch;
 
-/// Half of the second within which a loss is seen: the kernel does not report a detached link.
+/// Half of the second within which a loss is noticed: the kernel does not report a detached link.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// News come in bursts: one look is enough for each.
+/// Messages come in bursts: one check is enough for each.
 const SETTLE_TIME: Duration = Duration::from_millis(20);
-/// Messages taken for one look: an endless stream of them must not put it off.
+/// Messages read before one check: an endless stream of them must not postpone it.
 const MESSAGES_MAX: usize = 1024;
 
-/// Looks after it for ever.
+/// Checks the attachments for ever.
 pub(super) async fn look_after_xdp(process: Arc<Process>) {
     let mut watch = Watch::open()
-        .inspect_err(|error| tracing::warn!("changes of interfaces are not announced to us: {error}"))
+        .inspect_err(|error| tracing::warn!("the kernel does not announce changes of interfaces: {error}"))
         .ok();
     let mut ticks = interval(LOOK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // What happened between the start and now was not heard.
+    // Messages between the start and now were not received.
     let mut has_news = true;
     loop {
         process.look_after_xdp(has_news || watch.is_none());
@@ -37,7 +37,7 @@ pub(super) async fn look_after_xdp(process: Arc<Process>) {
                     true
                 }
                 Err(error) => {
-                    tracing::warn!("changes of interfaces are announced no more: {error}");
+                    tracing::warn!("the kernel's announcements of changed interfaces have ended: {error}");
                     watch = None;
                     true
                 }
@@ -46,7 +46,7 @@ pub(super) async fn look_after_xdp(process: Arc<Process>) {
     }
 }
 
-/// Takes what else is announced just now.
+/// Reads the other messages of the burst.
 async fn settle(watch: Option<&Watch>) {
     sleep(SETTLE_TIME).await;
     for _ in 0..MESSAGES_MAX {

@@ -228,7 +228,7 @@ impl Bans {
             return Ok(self.prefixes.levels(address).client);
         }
         let network: IpNet =
-            text.parse().map_err(|_| wrong(&format!("\"{text}\" is no address and no prefix")))?;
+            text.parse().map_err(|_| wrong(&format!("\"{text}\" is neither an address nor a prefix")))?;
         let levels = self.prefixes.levels(network.addr());
         let found = levels.distinct().find(|level| level.bits == u32::from(network.prefix_len()));
         found.ok_or_else(|| {

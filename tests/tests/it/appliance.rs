@@ -37,7 +37,7 @@ fn errors_have_their_priority_in_the_journal() {
     let mut dotd = Server::launch(&network, &config, Scratch::new(), &IN_JOURNAL);
     dotd.rewrite_config(&config.clone().set("session", "idle_timout", "\"1s\""));
     dotd.signal(Signal::SIGHUP);
-    let reason = |line: &str| line.starts_with("<3>ERROR not reloaded") && line.contains("idle_timeout");
+    let reason = |line: &str| line.starts_with("<3>ERROR reload failed") && line.contains("idle_timeout");
     eventually("the reason is an error", || dotd.stderr().lines().any(reason).then_some(()));
     assert!(dotd.stderr().contains("<6> INFO ready"), "{}", dotd.stderr());
     dotd.stop();

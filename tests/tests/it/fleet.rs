@@ -117,7 +117,7 @@ fn tickets_end_with_the_key_of_their_certificate() {
     dotd.rewrite_config(&Config::new().certificate(&cert, &key));
     dotd.signal(Signal::SIGHUP);
     eventually("another certificate", || {
-        dotd.stderr().contains("tickets from before resume nothing").then_some(())
+        dotd.stderr().contains("older session tickets are rejected").then_some(())
     });
     assert!(!resumes(&network, &saved));
 }

@@ -131,7 +131,7 @@ fn a_slow_handshake_outlasts_the_upgrade() {
     thread::scope(|scope| {
         let upgrade = scope.spawn(|| dotd.operate(&["upgrade"]));
         eventually("the old engine ends its sessions", || {
-            dotd.stderr().contains("another engine serves; this one gives its sessions to it").then_some(())
+            dotd.stderr().contains("another engine serves; this one moves its sessions there").then_some(())
         });
         // The client is slow: that is the subject of the test, and not a synchronisation.
         thread::sleep(Duration::from_millis(1500));

@@ -90,7 +90,7 @@ fn connections_are_logged_on_request() {
     assert!(lines_of_two.iter().any(|line| line.contains("end=\"failed_not_tls\"")), "{lines_of_two:?}");
     assert!(dotd.operate(&["log", "level", "warn"]).has("log.level is warn"));
     let refusal = dotd.operate(&["log", "connections", "on"]);
-    assert!(!refusal.is_success && refusal.has("log.level is warn: lines of connections are of level info"));
+    assert!(!refusal.is_success && refusal.has("log.level is warn: lines of connections have level info"));
     dotd.signal(Signal::SIGHUP);
     dotd.counts("reloaded", |stats| stats.counter("control", "reloads_ok") == 1);
     visit(1);
@@ -137,7 +137,11 @@ fn a_client_is_explained() {
     let network_of_both = format!("{}.0/24", client.rsplit_once('.').expect("IPv4").0);
     assert!(dotd.operate(&["explain", &network_of_both]).has("sessions     2 open\n"));
     let wrong = dotd.operate(&["explain", "www.example"]);
-    assert!(!wrong.is_success && wrong.has("\"www.example\" is no address and no prefix"), "{}", wrong.text);
+    assert!(
+        !wrong.is_success && wrong.has("\"www.example\" is neither an address nor a prefix"),
+        "{}",
+        wrong.text
+    );
 }
 
 /// Goal: with XDP the ban, the budget, the proof and the rate of new connections are those of the kernel half's maps.
@@ -396,7 +400,7 @@ fn a_client_is_traced() {
         });
     }
     let wrong = dotd.operate(&["trace", "www.example"]);
-    assert!(!wrong.is_success && wrong.has("is no address and no prefix"), "{}", wrong.text);
+    assert!(!wrong.is_success && wrong.has("is neither an address nor a prefix"), "{}", wrong.text);
     let last = Reader::start(&dotd, &[&client]);
     dotd.stop();
     let (is_success, complaint) = last.ends();

@@ -424,7 +424,7 @@ fn wrong_bans_are_refused() {
     let (_network, dotd) = embedded(&Config::new());
     let long = "x".repeat(201);
     for (words, line) in [
-        (vec!["example.com"], "\"example.com\" is no address and no prefix"),
+        (vec!["example.com"], "\"example.com\" is neither an address nor a prefix"),
         (
             vec!["192.0.2.0/28"],
             "192.0.2.0/28: bans are of /32, /24 (xdp.limit.prefix_v4, wide_v4); xdp.deny takes any length",

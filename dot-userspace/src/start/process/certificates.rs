@@ -1,7 +1,8 @@
-//! The certificates that are served, and what is wrong with the others.
+//! The certificates that are served, and the faults of the others.
 //!
-//! Before: a start, a reload or a renewal has loaded them. After: status and log say what clients get, and what they do not.
-//! Never: looks at a file: what was loaded is judged by the clock alone.
+//! Before: a start, a reload or a renewal has loaded them. After: status and log report which certificates clients
+//! get, and which they do not.
+//! Never: reads a file: loaded certificates are compared with the clock only.
 
 use std::time::SystemTime;
 
@@ -12,7 +13,7 @@ use crate::{
 };
 
 impl Process {
-    /// What clients get now.
+    /// The identities that clients get now.
     pub(in crate::start) fn identities(&self) -> Vec<Identity> {
         lock(&self.loaded).identities.clone()
     }
@@ -22,7 +23,7 @@ impl Process {
         unusable(&lock(&self.loaded), SystemTime::now())
     }
 
-    /// These certificates are served from now on; a key that clients may not know is said, and each that is unusable.
+    /// Serves these certificates from now on; logs a key that clients may not know, and each unusable certificate.
     pub(in crate::start) fn certify(&self, loaded: Loaded) {
         let mut certificates = lock(&self.certificates);
         let new = CertificateStatus::after(&loaded.identities, &certificates);
@@ -41,7 +42,7 @@ impl Process {
         self.say_unusable_certificates();
     }
 
-    /// A line of the log for each.
+    /// Logs a line for each.
     pub(in crate::start) fn say_unusable_certificates(&self) {
         for certificate in self.unusable_certificates() {
             tracing::error!("certificate cannot be used: {}", certificate.reason);
@@ -49,7 +50,7 @@ impl Process {
     }
 }
 
-/// A fault of the files is said rather than the dates of what is served in their place.
+/// A fault of the files takes precedence over the dates of their replacement.
 fn unusable(loaded: &Loaded, now: SystemTime) -> Vec<UnusableCertificate> {
     let faults = loaded.faults.iter().map(|fault| UnusableCertificate {
         name: fault.name.clone(),

@@ -1,7 +1,7 @@
 //! Whether an operator has withdrawn readiness, and until when.
 //!
-//! Before: `dotd drain`. After: status and probes say so until its end.
-//! Never: needs a timer: the time is looked at when somebody asks.
+//! Before: `dotd drain`. After: status and probes report it until its end.
+//! Never: needs a timer: the time is checked when status or a probe asks.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::control::{DrainRequest, DrainStatus};
 /// The longest drain: a week.
 const SECONDS_MAX: u64 = 7 * 86_400;
 
-/// Of a process.
+/// The drain of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Drained {
     #[default]
@@ -21,13 +21,13 @@ pub(super) enum Drained {
 }
 
 impl Process {
-    /// How it stands.
+    /// The present drain.
     pub(super) fn drain_status(&self) -> Option<DrainStatus> {
         let drained = *lock(&self.drained);
         status(drained, Instant::now())
     }
 
-    /// Withdraws readiness, or gives it back.
+    /// Withdraws readiness, or restores it.
     pub(super) fn drain_by(&self, request: DrainRequest) -> Result<DrainRequest, String> {
         let drained = drained(request, Instant::now())?;
         *lock(&self.drained) = drained;
@@ -42,7 +42,7 @@ fn drained(request: DrainRequest, now: Instant) -> Result<Drained, String> {
         (false, _) => Ok(Drained::No),
         (true, None) => Ok(Drained::Always),
         (true, Some(seconds @ 1..=SECONDS_MAX)) => Ok(Drained::Until(now + Duration::from_secs(seconds))),
-        (true, Some(seconds)) => Err(format!("{seconds} s is no time for a drain: 1 s to 7 days")),
+        (true, Some(seconds)) => Err(format!("a drain of {seconds} s is not possible: use 1 s to 7 days")),
     }
 }
 
@@ -61,7 +61,8 @@ fn status(drained: Drained, now: Instant) -> Option<DrainStatus> {
 mod tests {
     use super::*;
 
-    /// Goal: a drain with an end ends, one without does not, and none is too long. Method: times given.
+    /// Goal: a drain with a duration ends, one without does not, and none is too long. Method: times given by the
+    /// test.
     #[test]
     fn a_drain_ends_by_itself() {
         let now = Instant::now();

@@ -1,6 +1,6 @@
-//! What the control socket says and does, by what the process knows.
+//! The answers and actions of the control socket.
 //!
-//! Before: a request of `control`. After: its answer, or what was done.
+//! Before: a request of `control`. After: its answer, or the result of the action.
 //! Holds: nothing. Never: waits.
 
 use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed, time::Duration};
@@ -53,7 +53,7 @@ impl Source for Process {
             dnstap_written: self.taps.written(),
             dnstap_lost: self.taps.lost(),
         };
-        // In its own statement: the lock is taken again below.
+        // A separate statement, because the lock is taken again below.
         let backends = lock(&self.backends).counts();
         let latency = self.measured().iter().filter_map(Measured::latency).collect();
         let queues = self.engine().and_then(|engine| engine.queues.as_ref()?.counts().ok());
@@ -130,13 +130,13 @@ impl Source for Process {
     }
 
     fn explain_policy(&self, question: &Question) -> Result<Explained, String> {
-        // In its own statement: a list is judged without the lock.
+        // A separate statement, so that the zones are searched without the lock.
         let screen = lock(&self.policy).screen();
         screen.ok_or("there is no policy zone: see [[policy.zone]] in docs/config.md")?.explain(question)
     }
 
     fn upstreams(&self) -> Vec<TlsRow> {
-        // In its own statement: the lock of the backends is taken alone.
+        // A separate statement, because the lock of the backends must not be held with another.
         let configured: Vec<_> = lock(&self.backends).statuses(&self.history);
         let of_config = configured.into_iter().filter_map(|backend| backend.tls);
         let others = self.history.rows().into_iter().filter(|row| !row.is_configured);

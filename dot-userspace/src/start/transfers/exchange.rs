@@ -1,9 +1,10 @@
-//! One conversation with a primary server: is there a newer version, and if so, the whole of it or the differences.
+//! One exchange with a primary server: is there a newer version, and if so, transfer the whole zone or the
+//! differences.
 //!
-//! Before: a zone's task has a server. After: the version here is confirmed, or a newer one is in a draft.
-//! Holds: one connection, one message, and what `policy::Arriving` holds.
-//! Never: follows a server that has an older version; believes records that no signature covers, where there is a key;
-//! waits longer than [`STEP_TIME_MAX`] for octets or [`TRANSFER_TIME_MAX`] for all.
+//! Before: a zone's task has a server. After: the present version is confirmed, or a newer one is in a draft.
+//! Holds: one connection, one message, and the state of `policy::Arriving`.
+//! Never: accepts an older version; accepts records without a signature, if there is a key; waits longer than
+//! [`STEP_TIME_MAX`] for octets or [`TRANSFER_TIME_MAX`] for all.
 //!
 //! Source: RFC 5936 §2.2 and §4.1, RFC 1995 §2 and §4, RFC 8945 §5.3.1, RFC 9103 §6 and §7.
 
@@ -25,14 +26,15 @@ use crate::{
     policy::{Arriving, Bounds, Draft, Unfit},
 };
 
-/// To connect, for a handshake, and for the next message. 10 s: a server that has to read a large zone from its disk.
+/// Time to connect, for a handshake, and for the next message. 10 s: a server may have to read a large zone from its
+/// disk.
 const STEP_TIME_MAX: Duration = Duration::from_secs(10);
-/// For a whole transfer, however slowly it comes.
+/// Time for a whole transfer, however slow.
 const TRANSFER_TIME_MAX: Duration = Duration::from_secs(3600);
-/// 1 GiB as for a file, twice the records of the largest zone that `builder` takes, 64 MiB of differences.
+/// 1 GiB as for a file, twice the records of the largest zone that `builder` accepts, 64 MiB of differences.
 const BOUNDS: Bounds = Bounds { octets: 1 << 30, records: 32_000_000, difference_octets: 64 << 20 };
 
-/// The version that dotd has.
+/// The present version.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) soa: Soa,
@@ -51,7 +53,7 @@ pub(super) enum Fetched {
 /// Asks `primary` for the zone `wire`, whose copy is at `copy`.
 ///
 /// # Errors
-/// One line: why nothing was had.
+/// One line: why the server gave no usable answer.
 pub(super) async fn fetch(
     primary: &Primary,
     wire: &[u8],
@@ -80,9 +82,9 @@ async fn fetch_unbounded(
         match line.transfer(wire, held, Method::Differences, copy).await {
             Ok(Some((draft, true))) => return Ok(Fetched::Newer(draft, "ixfr")),
             Ok(Some((draft, false))) => return Ok(Fetched::Newer(draft, "axfr")),
-            Ok(None) => tracing::debug!("no differences came; the whole zone is asked for"),
+            Ok(None) => tracing::debug!("no differences came; requesting the whole zone"),
             Err(Unfit::Differences(why)) => {
-                tracing::debug!(%why, "differences are not used; the whole zone is asked for")
+                tracing::debug!(%why, "differences cannot be used; requesting the whole zone")
             }
             Err(Unfit::Zone(why)) => return Err(why),
         }
@@ -96,7 +98,7 @@ async fn fetch_unbounded(
     }
 }
 
-/// What is asked for.
+/// The kind of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Method {
     Whole,
@@ -156,7 +158,7 @@ impl<'p> Line<'p> {
             stream.read_exact(message).await.map(drop)
         };
         in_time(read).await.map_err(|error| format!("no answer: {error}"))?;
-        // Servers may leave a refusal unsigned: its rcode is reported too.
+        // Servers may send a refusal unsigned: its rcode is reported too.
         let verified = sent.signatures.as_mut().map_or(Ok(()), |signatures| signatures.take(message, now()));
         let is_fit = is_response_to(message, &sent.query, sent.question_octets, is_first);
         match (verified, is_fit) {
@@ -166,7 +168,7 @@ impl<'p> Line<'p> {
         }
     }
 
-    /// The SOA record of the version that the server has.
+    /// The SOA record of the server's version.
     async fn soa(&mut self, wire: &[u8]) -> Result<Soa, String> {
         let mut sent = self.send(soa_query(id()?, wire), wire).await?;
         self.receive(&mut sent, true).await?;
@@ -177,10 +179,10 @@ impl<'p> Line<'p> {
         let record = first.and_then(|answer| ZoneRecord::read(&self.message, answer.start));
         let soa = record.filter(|record| is_authoritative && *record.owner == *wire);
         soa.and_then(|record| record.soa())
-            .ok_or_else(|| "it does not have the zone: no SOA record".to_owned())
+            .ok_or_else(|| "the server does not have the zone: no SOA record".to_owned())
     }
 
-    /// Transfers the whole zone, or the differences from the version that is held.
+    /// Transfers the whole zone, or the differences from the present version.
     async fn transfer(
         &mut self,
         wire: &[u8],
@@ -196,7 +198,7 @@ impl<'p> Line<'p> {
         let mut is_first = true;
         loop {
             let received = self.receive(&mut sent, is_first).await;
-            // A server that has no differences may say so in many ways.
+            // A server without differences may refuse in many ways.
             received.map_err(|why| if has.is_some() { Unfit::Differences(why) } else { Unfit::Zone(why) })?;
             let message = &self.message;
             let mut refused = None;
@@ -222,7 +224,8 @@ impl<'p> Line<'p> {
     }
 }
 
-/// Whether a transfer may begin with this record: the SOA record of the zone, of a version that is not older than the one here.
+/// Whether a transfer may begin with this record: the SOA record of the zone, of a version that is not older than the
+/// present one.
 fn begin(record: &ZoneRecord, wire: &[u8], held: Option<&Held>) -> Result<(), String> {
     if *record.owner != *wire {
         return Err("the transfer is of another zone".to_owned());
@@ -235,7 +238,7 @@ fn begin(record: &ZoneRecord, wire: &[u8], held: Option<&Held>) -> Result<(), St
 }
 
 fn is_older(soa: &Soa, own: &Soa) -> String {
-    format!("its version {} is older than the one here, {}", soa.serial, own.serial)
+    format!("its version {} is older than the present one, {}", soa.serial, own.serial)
 }
 
 async fn in_time<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {

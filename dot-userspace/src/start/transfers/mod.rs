@@ -1,7 +1,7 @@
 //! Policy zones that are transferred from primary servers: one thread asks for all of them.
 //!
-//! Before: a config with `[[policy.zone.primary]]`, and the copies in `state_dir`. After: the control thread gets each newer
-//! version, ready to be used; operators see how each zone stands.
+//! Before: a config with `[[policy.zone.primary]]`, and the copies in `state_dir`. After: the control thread gets
+//! each newer version, ready for use; operators see the state of each zone.
 //! Holds: one task for each zone, with its timers; keys and authorities, which were read with rights.
 //! Never: runs on a worker's thread or the control thread; replaces a zone by one that cannot be read.
 //!
@@ -31,18 +31,18 @@ use schedule::Kept;
 pub(super) use schedule::unexpired;
 pub(super) use standings::Standings;
 
-/// Newer versions that wait for the control thread.
+/// Most newer versions that wait for the control thread.
 const ARRIVALS_MAX: usize = 8;
 
 /// A zone, and the servers that have it.
 #[derive(Clone)]
 pub(super) struct Transferred {
-    /// What the config says; its file is the copy.
+    /// Its config; the file is the copy.
     config: PolicyZone,
     /// Its name in wire format.
     wire: Box<[u8]>,
     primaries: Vec<Primary>,
-    /// Rings when it is to be asked for at once.
+    /// Notified when the zone must be asked for at once.
     bell: Arc<Notify>,
 }
 
@@ -89,7 +89,7 @@ fn prepare_one(config: PolicyZone) -> Result<Transferred, String> {
     Ok(Transferred { wire: wire_name(&config.name)?, primaries, bell: Arc::default(), config })
 }
 
-/// The part for workers; `None`: no zone is transferred.
+/// The workers' part. `None`: no zone is transferred.
 fn notified(zones: &[Transferred]) -> Option<Arc<Notified>> {
     let mut notified = Notified::default();
     for zone in zones {
@@ -99,7 +99,7 @@ fn notified(zones: &[Transferred]) -> Option<Arc<Notified>> {
     notified.shared()
 }
 
-/// The thread, from the control thread.
+/// The thread, as the control thread sees it.
 pub(super) struct Transfers {
     plans: mpsc::UnboundedSender<Vec<Kept>>,
     arrivals: mpsc::Receiver<Arrival>,
@@ -155,7 +155,7 @@ impl Transfers {
 async fn keep_all(mut plans: mpsc::UnboundedReceiver<Vec<Kept>>, arrivals: mpsc::Sender<Arrival>) {
     let mut tasks = JoinSet::new();
     while let Some(zones) = plans.recv().await {
-        // Those under way end at their next wait; their drafts are removed.
+        // Running exchanges end at their next wait; their drafts are removed.
         tasks.shutdown().await;
         for zone in zones {
             tasks.spawn_local(zone.keep(arrivals.clone()));

@@ -1,8 +1,9 @@
-//! When a zone is asked for: by the times of its SOA record, at a NOTIFY, and at an operator's wish.
+//! Decides when a zone is asked for: by the times of its SOA record, at a NOTIFY, and at an operator's request.
 //!
-//! Before: a zone, its servers, and the version that is used. After: newer versions leave for the control thread.
+//! Before: a zone, its servers, and the version in use. After: newer versions go to the control thread.
 //! Holds: the SOA record of that version, and when a server confirmed it.
-//! Never: asks twice within [`PAUSE`], whoever rings; uses a zone that no server has confirmed for its expire time.
+//! Never: asks twice within [`PAUSE`], whatever requests it; uses a zone that no server has confirmed for its expire
+//! time.
 //!
 //! Source: RFC 1034 §4.3.5, RFC 1035 §3.3.13, RFC 1996 §4.7.
 
@@ -25,14 +26,14 @@ use crate::{
     policy::{Draft, Zone},
 };
 
-/// Between two questions.
+/// Shortest time between two questions.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Longest time between two, whatever the SOA record says: a day.
+/// Longest time between two questions, whatever the SOA record says: a day.
 const WAIT_MAX: Duration = Duration::from_secs(86_400);
-/// Longest time between two while there is no version.
+/// Longest time between two questions while there is no version.
 const FIRST_WAIT_MAX: Duration = Duration::from_secs(300);
 
-/// One zone of which the task knows all it needs.
+/// One zone with everything that its task needs.
 pub(super) struct Kept {
     zone: Transferred,
     held: Option<Held>,
@@ -42,7 +43,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// `known`: the version that is used.
+    /// `known`: the version in use.
     pub(super) fn new(zone: Transferred, known: Option<&Zone>, standings: Standings) -> Self {
         let soa = known.and_then(|known| known.rules().start().soa.as_ref());
         let held = soa.and_then(|(_, rdata)| Some(Held { soa: Soa::read(rdata)?, rdata: rdata.clone() }));
@@ -70,14 +71,14 @@ impl Kept {
         }
     }
 
-    /// Asks each server in turn until one has the version that is here, or a newer one.
+    /// Asks each server in turn until one has the present version, or a newer one.
     async fn ask(&mut self, arrivals: &mpsc::Sender<Arrival>) -> Result<(), String> {
         let mut errors = Vec::new();
         for index in 0..self.zone.primaries.len() {
             let Some(primary) = self.zone.primaries.get(index) else { break };
             let address = primary.address;
             let copy = &self.zone.config.file;
-            // Without the copy there is nothing that differences could change.
+            // Without the copy, differences cannot be applied.
             let held = self.held.as_ref().filter(|_| copy.exists());
             let fetched = fetch(primary, &self.zone.wire, held, copy).await;
             let outcome = match fetched {
@@ -95,7 +96,7 @@ impl Kept {
         Err(errors.join("; "))
     }
 
-    /// A server has the version that is here.
+    /// A server has confirmed the present version.
     fn confirm(&mut self) -> Result<(), String> {
         let now = SystemTime::now();
         let touched = fs::File::options()
@@ -134,7 +135,7 @@ impl Kept {
             standing.transfers += 1;
             standing.last = Some((server.to_owned(), method, records, octets));
         });
-        // The control thread goes away with the process alone.
+        // The control thread ends only with the process.
         let _ = arrivals.send(Arrival(zone)).await;
         Ok(())
     }
@@ -152,9 +153,11 @@ impl Kept {
             }
             Err(error) => {
                 self.failures = self.failures.saturating_add(1);
-                // The first of a row: the others are seen in `dotd policy`.
+                // The first failure in a row is logged; `dotd policy` shows the others.
                 if self.failures == 1 {
-                    tracing::error!("policy zone {name} is not transferred, the version here stays: {error}");
+                    tracing::error!(
+                        "policy zone {name} cannot be transferred, and the present version stays: {error}"
+                    );
                 }
                 self.standings.note(name, |standing| {
                     standing.failures += 1;
@@ -164,12 +167,12 @@ impl Kept {
         }
     }
 
-    /// Gives the zone up where no server has confirmed it for too long.
+    /// Stops using the zone if no server has confirmed it for too long.
     async fn expire(&mut self, arrivals: &mpsc::Sender<Arrival>) {
         let Some(held) = self.held.take_if(|held| is_expired(&held.soa, self.confirmed)) else { return };
         let (name, expire) = (&self.zone.config.name, expire_of(&held.soa).as_secs());
         tracing::error!(
-            "policy zone {name} has expired: no primary server has confirmed it for {expire} s; its rules hold no more"
+            "policy zone {name} has expired: no primary server has confirmed it for {expire} s; its rules do not apply any more"
         );
         self.standings.note(name, |standing| standing.is_expired = true);
         if let Ok(empty) = Zone::empty(&self.zone.config) {
@@ -184,7 +187,7 @@ impl Kept {
         };
         let seconds = if self.failures > 0 { soa.retry } else { soa.refresh };
         let wait = Duration::from_secs(seconds.into()).clamp(PAUSE, WAIT_MAX);
-        // Up to a quarter earlier, so that not all zones and servers ask at once.
+        // Up to a quarter earlier, so that zones and servers do not all ask at once.
         let early = getrandom::u32().unwrap_or_default() % 256;
         let left = expire_of(soa)
             .saturating_sub(SystemTime::now().duration_since(self.confirmed).unwrap_or_default());
@@ -192,19 +195,19 @@ impl Kept {
     }
 }
 
-/// Whether a version may not be used any more that was confirmed at this time.
+/// Whether a version that was confirmed at this time may not be used any more.
 fn is_expired(soa: &Soa, confirmed: SystemTime) -> bool {
     let age = SystemTime::now().duration_since(confirmed).unwrap_or_default();
     age >= expire_of(soa)
 }
 
-/// The expire time, which is not shorter than a refresh and a retry take, as in BIND.
+/// The expire time, but at least a refresh and a retry, as in BIND.
 fn expire_of(soa: &Soa) -> Duration {
     let least = u64::from(soa.refresh) + u64::from(soa.retry);
     Duration::from_secs(u64::from(soa.expire).max(least).max(1))
 }
 
-/// The copy of a zone that an earlier process has kept, unless it has expired.
+/// The copy of a zone from an earlier process, unless it has expired.
 pub(in crate::start) fn unexpired(zone: Zone) -> Option<Zone> {
     let soa = zone.rules().start().soa.as_ref().and_then(|(_, rdata)| Soa::read(rdata))?;
     let confirmed = fs::metadata(&zone.config().file).and_then(|found| found.modified()).ok()?;

@@ -1,8 +1,8 @@
-//! The state of each transferred zone for operators, and the bell by which they have it asked for at once.
+//! The state of each transferred zone for operators, and their requests to ask for it at once.
 //!
 //! Before: the zone's task has asked a primary server. After: `dotd policy`, `status` and `/metrics` show it.
-//! Holds: a line for each zone of the config.
-//! Never: is looked at by a worker.
+//! Holds: an entry for each transferred zone of the config.
+//! Never: is used by a worker.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::control::TransferStatus;
 
-/// All zones. Cloning shares them.
+/// All zones. Clones share them.
 #[derive(Clone, Default)]
 pub(in crate::start) struct Standings(Arc<Mutex<BTreeMap<String, Standing>>>);
 
@@ -22,14 +22,14 @@ pub(in crate::start) struct Standings(Arc<Mutex<BTreeMap<String, Standing>>>);
 #[derive(Default)]
 pub(super) struct Standing {
     bell: Arc<Notify>,
-    /// When a primary server last said that the version here is its own.
+    /// When a primary server last confirmed the present version.
     pub(super) confirmed: Option<SystemTime>,
-    /// When one is asked next.
+    /// When a server is asked next.
     pub(super) next: Option<Instant>,
     pub(super) transfers: u64,
     pub(super) failures: u64,
     pub(super) is_expired: bool,
-    /// The last one that brought something: its server, how, records and octets.
+    /// The last transfer: its server, method, records and octets.
     pub(super) last: Option<(String, &'static str, u64, u64)>,
     pub(super) error: Option<String>,
 }
@@ -39,7 +39,7 @@ impl Standings {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These zones from now on; what is known of those that stay stays.
+    /// Sets the zones; the state of those that stay is kept.
     pub(super) fn follow(&self, zones: impl Iterator<Item = (String, Arc<Notify>)>) {
         let mut all = self.lock();
         let mut before = std::mem::take(&mut *all);
@@ -49,19 +49,19 @@ impl Standings {
         }));
     }
 
-    /// Changes what is known of a zone, if it is still in the config.
+    /// Changes the state of a zone, if it is still in the config.
     pub(super) fn note(&self, zone: &str, change: impl FnOnce(&mut Standing)) {
         if let Some(standing) = self.lock().get_mut(zone) {
             change(standing);
         }
     }
 
-    /// When a version of this zone was confirmed last.
+    /// When a version of this zone was last confirmed.
     pub(super) fn confirmed(&self, zone: &str) -> Option<SystemTime> {
         self.lock().get(zone)?.confirmed
     }
 
-    /// Has this zone asked for at once, or all of them; returns their names.
+    /// Asks for this zone at once, or for all of them; returns their names.
     pub(in crate::start) fn ring(&self, zone: Option<&str>) -> Vec<String> {
         let all = self.lock();
         let is_meant = |name: &str| zone.is_none_or(|zone| zone.eq_ignore_ascii_case(name));
@@ -74,7 +74,7 @@ impl Standings {
             .collect()
     }
 
-    /// What operators see of a zone.
+    /// The state of a zone for operators.
     pub(in crate::start) fn status(&self, zone: &str) -> Option<TransferStatus> {
         let all = self.lock();
         let standing = all.get(zone)?;

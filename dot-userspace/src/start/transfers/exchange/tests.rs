@@ -1,4 +1,4 @@
-//! Tests of what a primary server may say: the zone comes from one that says what is right, and from no other.
+//! Tests of a primary server's answers: a zone is accepted from a server with right answers, and from no other.
 
 use tokio::net::TcpListener;
 
@@ -39,7 +39,7 @@ fn answer(question: &[u8], lines: &[Shape]) -> Vec<u8> {
     octets
 }
 
-/// What a primary server says to a query of each type: messages.
+/// The answers of a primary server to a query of each type, as messages.
 type Script = fn(u16) -> Vec<Vec<Shape>>;
 
 async fn serve(listener: TcpListener, wire: Box<[u8]>, script: Script) {
@@ -58,7 +58,8 @@ async fn serve(listener: TcpListener, wire: Box<[u8]>, script: Script) {
     }
 }
 
-/// What comes of asking a server that speaks by `script`, with version 7 here: how the newer copy came, and its addresses.
+/// The result of asking a server with this `script`, with version 7 present: the method of the transfer, and the
+/// addresses of the copy.
 fn asked(script: Script) -> Result<Option<(&'static str, Vec<String>)>, String> {
     let folder = tempfile::tempdir().unwrap();
     let copy = copy_of(folder.path(), "rpz.test");
@@ -88,8 +89,9 @@ fn asked(script: Script) -> Result<Option<(&'static str, Vec<String>)>, String> 
     Ok(came)
 }
 
-/// Goal: differences are used where they lead from the version here to the new one; where a step begins elsewhere, or a message
-/// without records ends them early, the whole zone is asked for instead. Method: a scripted server for each. Covers: A-561, C-562
+/// Goal: differences are used if they lead from the present version to the new one; if a step begins elsewhere, or a
+/// message without records ends them early, the whole zone is requested instead. Method: a scripted server for each.
+/// Covers: A-561, C-562
 #[test]
 fn differences_are_used_where_they_lead_to_the_new_version() {
     let came = |method, address: &str| Ok(Some((method, vec![address.to_owned()])));
@@ -122,21 +124,22 @@ fn differences_are_used_where_they_lead_to_the_new_version() {
     assert_eq!(cut_off, came("axfr", "192.0.2.5"));
 }
 
-/// Goal: a server that has a newer version by its SOA record, and transfers an older one, is not followed, whichever way it comes; nor is one
-/// whose zone begins with another record. Method: a scripted server for each. Covers: A-561, C-563
+/// Goal: a server that announces a newer version by its SOA record, and transfers an older one, is not accepted, with
+/// either method; nor is one whose zone begins with another record. Method: a scripted server for each. Covers:
+/// A-561, C-563
 #[test]
 fn no_older_version_is_transferred() {
     let whole = asked(|qtype| match qtype {
         SOA => vec![vec![Version(9)]],
         _ => vec![vec![Version(5), Address(9), Version(5)]],
     });
-    assert_eq!(whole, Err("its version 5 is older than the one here, 7".to_owned()));
+    assert_eq!(whole, Err("its version 5 is older than the present one, 7".to_owned()));
     let without_differences = asked(|qtype| match qtype {
         SOA => vec![vec![Version(9)]],
         AXFR => vec![vec![Version(6), Address(9), Version(6)]],
         _ => vec![vec![]],
     });
-    assert_eq!(without_differences, Err("its version 6 is older than the one here, 7".to_owned()));
+    assert_eq!(without_differences, Err("its version 6 is older than the present one, 7".to_owned()));
     let without_soa = asked(|qtype| match qtype {
         SOA => vec![vec![Version(9)]],
         AXFR => vec![vec![Address(9), Version(9)]],
@@ -145,6 +148,6 @@ fn no_older_version_is_transferred() {
     assert_eq!(without_soa, Err("the transfer is of another zone".to_owned()));
     assert_eq!(
         asked(|_| vec![vec![Version(6)]]),
-        Err("its version 6 is older than the one here, 7".to_owned())
+        Err("its version 6 is older than the present one, 7".to_owned())
     );
 }

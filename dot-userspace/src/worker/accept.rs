@@ -1,4 +1,4 @@
-//! Takes connections from a worker's listeners and sees each one through. Step 4 of 9.
+//! Accepts connections from a worker's listeners and serves each one to its end. Step 4 of 9.
 //!
 //! Before: the kernel chose this worker for the connection. After: its handshake, session and end are counted.
 //! Never: loops when descriptors run out, or lets one connection's panic end another one (each is a task of its own).
@@ -40,8 +40,8 @@ use crate::{
     xdp::StatusWriter,
 };
 
-/// Pause after `accept` failed for a reason other than the connection itself: others must end first, or an operator
-/// must act.
+/// Pause after `accept` failed for a reason other than the connection itself: other connections must end first, or an
+/// operator must act.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// How often a worker logs that it accepts nothing.
 const SHORTAGE_SAID: Duration = Duration::from_secs(60);
@@ -64,13 +64,13 @@ pub(super) struct Acceptor {
     /// Load balancers, whose PROXY headers name the client.
     trusted: RefCell<Trusted>,
     client_address: Cell<ClientAddress>,
-    /// One reference more for each connection whose session has not begun.
+    /// Has one more reference for each connection whose session has not begun.
     shaking: Rc<()>,
     /// When the log last said that no connection can be accepted.
     shortage_said: Cell<Option<Instant>>,
     /// The listeners for connections.
     pub(super) entries: RefCell<Vec<Entry>>,
-    /// The way to the next engine.
+    /// Sends sessions to the next engine.
     pub(super) mover: RefCell<Option<Rc<Mover>>>,
 }
 
@@ -105,7 +105,7 @@ impl Acceptor {
         }
     }
 
-    /// Whether a connection from there begins with a header that names its client.
+    /// Whether a connection from this peer begins with a header that names its client.
     pub(super) fn trusts(&self, peer: SocketAddr) -> bool {
         self.trusted.borrow().has(peer.ip())
     }
@@ -114,13 +114,13 @@ impl Acceptor {
     /// longest ends.
     fn note_refusal(&self, error: &io::Error, now: Instant) {
         let consequence =
-            if is_shortage(error) { "sessions that are idle give way" } else { "it is tried again" };
+            if is_shortage(error) { "idle sessions are ended to free resources" } else { "dotd tries again" };
         if is_shortage(error) {
             self.eviction.make_room(Wanted::Descriptor, None, now);
         }
         if self.shortage_said.get().is_none_or(|said| now >= said + SHORTAGE_SAID) {
             self.shortage_said.set(Some(now));
-            tracing::warn!(%error, "no connection can be accepted for the moment; {consequence}");
+            tracing::warn!(%error, "no connection can be accepted at present; {consequence}");
         }
     }
 
@@ -148,7 +148,7 @@ impl Acceptor {
         }
     }
 
-    /// Whether a handshake, or a load balancer's header, is under way.
+    /// Whether a handshake is in progress, or the header of a load balancer is awaited.
     pub(super) fn is_shaking(&self) -> bool {
         Rc::strong_count(&self.shaking) > 1
     }
@@ -158,7 +158,7 @@ impl Acceptor {
         self.status.end();
     }
 
-    /// The same, and wakes the sessions whose time is over under the new timeouts; other sessions use them later.
+    /// The same, and wakes the sessions that are overdue under the new timeouts; other sessions use them later.
     pub(super) fn note_pressure(&self) {
         self.note_fill();
         let now = Instant::now();
@@ -196,15 +196,15 @@ impl Acceptor {
         admitted
     }
 
-    /// A connection begins.
+    /// Registers a new connection.
     fn open(&self, place: Place, account: Option<Account>) -> Open {
         let open = Open::new(&self.shared.counters, place, account);
         self.note_fill();
         open
     }
 
-    /// Whether `client` may begin what is spoken on that listener. Called before a place is made for the client: a
-    /// client over its rate displaces no other.
+    /// Whether `client` may start the protocol of that listener. Called before a place is made for the client, so
+    /// that a client above its rate displaces no other.
     fn begins(&self, entry: Entry, client: IpAddr) -> Result<(), Refused> {
         let is_tls = entry.transport == Transport::Dot;
         if is_tls { self.admission.begin_handshake(client, Instant::now()) } else { Ok(()) }
@@ -243,7 +243,7 @@ pub(super) async fn accept_all(listener: Rc<TcpListener>, entry: Entry, acceptor
     }
 }
 
-/// The connection died in the queue: the next one may be good.
+/// The connection ended in the queue: the next one may be good.
 fn is_of_the_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -293,7 +293,7 @@ fn refuse(acceptor: &Acceptor, client: SocketAddr, refused: Refused) {
     tracing::debug!(client = %acceptor.redacted(client), cause = counter.label(), "a connection is refused");
 }
 
-/// A load balancer's connection: its header names the client, and for whom the connection counts.
+/// A load balancer's connection: its header names the client that the connection counts for.
 async fn introduce(
     mut tcp: TcpStream,
     (peer, entry): (SocketAddr, Entry),
@@ -329,7 +329,7 @@ async fn introduce(
     begin(tcp, (source, named), entry, deadline, &acceptor, open);
 }
 
-/// Serves a connection of which both ends are known.
+/// Serves a connection whose two ends are known.
 fn begin(
     tcp: TcpStream,
     ends: (SocketAddr, Named),
@@ -357,8 +357,8 @@ fn begin(
     }
 }
 
-/// Both ends of a connection, in clear until a handshake is done. The kernel is asked for our address if no header
-/// named it.
+/// Both ends of a connection, in clear until a handshake is done. If no header named the local address, the kernel is
+/// asked for it.
 fn client(tcp: &TcpStream, (source, named): (SocketAddr, Named)) -> Client {
     let destination = named.addresses.map(|(_, destination)| destination);
     let destination = destination.or_else(|| tcp.local_addr().ok()).unwrap_or(source);

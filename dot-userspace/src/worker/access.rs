@@ -46,14 +46,14 @@ impl Acceptor {
         }
     }
 
-    /// The client of a session, as far as its address is judged.
+    /// The client of a session with the judgement about its address.
     pub(super) fn guest(&self, entry: Entry, client: Client) -> Guest {
         let by_address = self.by_address(entry, client.source);
         by_address.inspect(|denial| self.note(*denial, client.source));
         Guest { listener: entry.listener, by_address, ..Guest::from(client) }
     }
 
-    /// Notes whether a client may not ask because of the names in its handshake.
+    /// Notes whether the names in its handshake forbid a client to ask.
     pub(super) fn recognise(
         &self,
         guest: &mut Guest,

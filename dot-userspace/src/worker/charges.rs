@@ -191,7 +191,7 @@ mod tests {
             let accounts = Accounts::new(sink.clone());
             let account = |client: &str| accounts.account(client.parse().unwrap());
             account("192.0.2.1").handshake(false);
-            assert!(accounts.batch.borrow().is_empty(), "nobody wants it");
+            assert!(accounts.batch.borrow().is_empty(), "charges are not wanted");
             sink.want(true);
             for _ in 0..10 {
                 account("192.0.2.1").handshake(false);

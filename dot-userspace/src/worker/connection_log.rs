@@ -1,7 +1,7 @@
 //! Logs how connections ended: a line for each if an operator wants that, and an event for each refusal.
 //!
-//! Before: a handshake has failed, or a session is over. After: the log shows how long each part took.
-//! Never: formats a line that is not written; holds a name that was asked for.
+//! Before: a handshake has failed, or a session has ended. After: the log shows how long each part took.
+//! Never: formats a line that is not written; contains a qname.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl Acceptor {
-    /// A handshake is done.
+    /// A handshake has been completed.
     pub(super) fn note_handshake(&self, open: &Open, guest: &Guest, handshake: &Handshake) {
         let (client, events) = (guest.client.source, &self.shared().events);
         events.heavy.add(client.ip(), Effort::Handshakes, 1);
@@ -34,7 +34,7 @@ impl Acceptor {
         });
     }
 
-    /// Tells traces that a connection is over.
+    /// Reports the end of a connection to traces.
     fn tell_end(&self, open: &Open, whose: (SocketAddr, Option<u64>), end: Counter, queries: u32) {
         self.shared().events.trace.tell(whose.0, whose.1, |_| What::Ended {
             end: end.label().to_owned(),
@@ -43,7 +43,7 @@ impl Acceptor {
         });
     }
 
-    /// A connection is accepted, and its client known.
+    /// A connection was accepted, and its client is known.
     pub(super) fn note_accepted(&self, entry: Entry, open: &Open, client: SocketAddr) {
         self.shared().events.trace.tell(client, None, |_| What::Accepted {
             listener: entry.listener.map(|listener| listener.to_string()).unwrap_or_default(),
@@ -64,7 +64,7 @@ impl Acceptor {
         self.log(open, (client, guest.listener), counter, None);
     }
 
-    /// A session is over.
+    /// A session has ended.
     pub(super) fn note_end(&self, open: &Open, ends: (SocketAddr, Option<SocketAddr>), ended: Ended) {
         let (client, counter) = (ends.0, ended.end.counter());
         if ended.end.is_refusal() {
@@ -75,7 +75,7 @@ impl Acceptor {
         self.log(open, ends, counter, Some(ended));
     }
 
-    /// A session goes on in the next engine, whose log has its end.
+    /// A session continues in the next engine, which logs its end.
     pub(super) fn note_moved(&self, open: &Open, client: SocketAddr, so_far: Ended) {
         self.tell_end(open, (client, Some(so_far.session)), Counter::EndMoved, so_far.queries);
     }

@@ -1,8 +1,11 @@
-//! A connection as octets, for the engine that goes on with it: its client, its age, its handshake, and where it came in.
+//! The encoding of a connection for the engine that continues it: its client, its age, its handshake, and its
+//! listener.
 //!
-//! Before: a session leaves. After: the next engine knows of its connection what `accept` and the handshake told this one.
-//! Holds: the form. What follows it is the session's, and then its link's.
-//! Never: decides anything by what it reads: an engine that was taken over may have written it.
+//! Before: a session leaves. After: the next engine has the facts about the connection that `accept` and the
+//! handshake gave to this one.
+//! Holds: the encoding. The encoding of the session follows, and then that of its link.
+//! Never: relies on the octets for a decision about security: an attacker who controls the previous engine may have
+//! written them.
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
@@ -20,21 +23,21 @@ use crate::{
     tls::HandshakeKind,
 };
 
-/// A connection on its way.
+/// A connection that moves to another engine.
 pub(super) struct Connection {
     /// The worker that served it.
     pub(super) worker: u16,
-    /// When it was written, on a clock that all processes share.
+    /// When it was written, by a clock that all processes share.
     pub(super) at_ns: u64,
-    /// For how long it had not been read then.
+    /// How long the session had not been read at that time.
     pub(super) paused: Duration,
     /// When it was accepted.
     pub(super) began: Instant,
     pub(super) shaken: Option<Shaken>,
     pub(super) client: Client,
-    /// The listen address at which it came in.
+    /// The listen address at which it was accepted.
     pub(super) listener: SocketAddr,
-    /// Why the names in its client's handshake may not ask.
+    /// Why the names in the client's handshake may not ask.
     pub(super) by_names: Option<Denial>,
 }
 
@@ -49,7 +52,7 @@ const NO_DENIAL: u8 = 0;
 const SILENT: u8 = 128;
 
 impl Connection {
-    /// Appends the form to `out`.
+    /// Appends the encoding to `out`.
     pub(super) fn write(&self, now: Instant, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.worker.to_be_bytes());
         out.extend_from_slice(&self.at_ns.to_be_bytes());
@@ -75,7 +78,7 @@ impl Connection {
         out.push(code_of(self.by_names));
     }
 
-    /// Reads what [`Connection::write`] wrote. `None`: it did not write that.
+    /// Decodes the octets of [`Connection::write`]. `None`: they are invalid.
     pub(super) fn read(octets: &mut Octets<'_>, now: Instant) -> Option<Self> {
         let worker = octets.u16()?;
         let (at_ns, paused) = (octets.u64()?, Duration::from_nanos(octets.u64()?));
@@ -104,7 +107,7 @@ impl Connection {
     }
 }
 
-/// The worker that sent this form: what it begins with.
+/// The number of the worker that sent these octets: their first field.
 #[must_use]
 pub fn worker_of(octets: &[u8]) -> Option<u16> {
     Octets::new(octets).u16()
@@ -179,8 +182,8 @@ mod tests {
         }
     }
 
-    /// Goal: a connection is the same in the next engine. Method: one with everything, one with as little as possible, and every
-    /// shorter form of the first.
+    /// Goal: a connection is the same in the next engine. Method: one with every field set, one with as few as
+    /// possible, and every shorter prefix of the first.
     #[test]
     fn a_connection_is_the_same_afterwards() {
         let now = Instant::now();

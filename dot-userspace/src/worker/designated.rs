@@ -1,4 +1,4 @@
-//! What a worker says of its resolver: the name and addresses of a certificate (RFC 9462).
+//! The designation that a worker publishes of this resolver: the name and addresses of a certificate (RFC 9462).
 //!
 //! Before: `[discovery]`, the listen addresses and the certificates. After: `session` answers with it.
 //! Never: names an address that no certificate covers.
@@ -11,7 +11,7 @@ use crate::{
     tls::{Certified, Serving},
 };
 
-/// What dotd says of itself, by its certificates.
+/// The designation, by the certificates.
 pub(super) fn designation(
     (discovery, listeners): &(Discovery, Vec<SocketAddr>),
     serving: &Serving,

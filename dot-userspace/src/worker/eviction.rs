@@ -233,7 +233,7 @@ mod tests {
         assert_eq!((left(), scene.admission.total()), (vec![false, true, false], 2));
         assert!(scene.make_room(Refused::Total, "198.51.100.1", 20 * SECOND));
         assert_eq!((left(), scene.admission.total()), (vec![false, true, true], 1));
-        assert!(!scene.make_room(Refused::Prefix, "192.0.2.2", 20 * SECOND), "nobody is left there");
+        assert!(!scene.make_room(Refused::Prefix, "192.0.2.2", 20 * SECOND), "no session is left there");
         drop(sessions);
         assert!(
             scene.eviction.queue.borrow().all.is_empty() && scene.eviction.queue.borrow().by_group.is_empty()
@@ -254,7 +254,10 @@ mod tests {
         assert!(scene.eviction.make_room(Wanted::Place, Some(Group::Listener(1)), now));
         let left = sessions.each_ref().map(|(seat, _)| seat.is_asked_to_leave());
         assert_eq!((left, scene.admission.total()), ([false, false, true], 2));
-        assert!(!scene.eviction.make_room(Wanted::Place, Some(Group::Listener(2)), now), "nobody came there");
+        assert!(
+            !scene.eviction.make_room(Wanted::Place, Some(Group::Listener(2)), now),
+            "no session came there"
+        );
     }
 
     /// Goal: a session with unfinished queries, or one that was busy within the last second, stays.

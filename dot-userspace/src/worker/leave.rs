@@ -1,7 +1,7 @@
-//! A worker's end: its sessions go on in the next engine or end in order.
+//! The end of a worker: its sessions move to the next engine or end in order.
 //!
-//! Before: TERM, or another engine serves in this one's place. After: no session is left, or the time is over.
-//! Never: accepts anything; waits beyond the second moment that it was given.
+//! Before: TERM, or another engine serves in place of this one. After: no session is left, or the time is over.
+//! Never: accepts a connection; waits beyond `until`.
 
 use std::{os::fd::OwnedFd, rc::Rc, sync::Arc, time::Duration};
 
@@ -15,16 +15,16 @@ use crate::ledger::Counter;
 
 /// How often a draining worker checks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
-/// Of a drain's time, so much is left for sessions to end in, however long handshakes take.
+/// The last part of a drain, in which sessions end even if handshakes took long.
 const DRAIN_LAST: Duration = Duration::from_secs(1);
 
-/// When a worker ends, and by which way its sessions go on.
+/// The times of a worker's end, and the passage for its sessions.
 pub struct Drain {
-    /// Sessions without unfinished queries end from then on, or somewhat later where handshakes are under way.
+    /// From then on sessions without unfinished queries end; somewhat later if handshakes are in progress.
     pub from: Instant,
-    /// All is over.
+    /// The latest end.
     pub until: Instant,
-    /// To the next engine; `None`: sessions end here.
+    /// The passage to the next engine. `None`: sessions end here.
     pub passage: Option<Arc<OwnedFd>>,
 }
 
@@ -40,7 +40,7 @@ pub(super) async fn leave(worker: usize, acceptor: &Rc<Acceptor>, accepting: &[A
     while Instant::now() < from && shared.counters.get(Counter::Open) > 0 {
         sleep_until(from.min(Instant::now() + DRAIN_LOOK)).await;
         if acceptor.is_shaking() {
-            // Its client has the same time to ask as one whose handshake was done.
+            // Its client has the same time to send a query as one whose handshake was done.
             from = (Instant::now() + grace).min(latest);
         }
     }
@@ -58,12 +58,12 @@ pub(super) async fn leave(worker: usize, acceptor: &Rc<Acceptor>, accepting: &[A
     }
     if let Some(mover) = mover {
         let ended = shared.counters.get(Counter::EndDrain);
-        tracing::info!(sessions = mover.moved(), ended, "sessions of a worker go on in the next engine");
+        tracing::info!(sessions = mover.moved(), ended, "sessions of a worker have moved to the next engine");
         let cut = mover.unsent();
         if cut > 0 {
             tracing::error!(
                 cut,
-                "the next engine has had no room for sessions that had left: their connections are cut"
+                "the next engine had no room for sessions that had left: their connections are closed"
             );
         }
     }
@@ -78,7 +78,7 @@ fn begin_to_move(worker: usize, acceptor: &Rc<Acceptor>, passage: &OwnedFd) -> O
             Some(mover)
         }
         Err(error) => {
-            tracing::error!(%error, "a worker's sessions cannot go to the next engine; they end here");
+            tracing::error!(%error, "a worker's sessions cannot move to the next engine; they end here");
             None
         }
     }

@@ -85,23 +85,23 @@ pub struct Settings {
     pub client_address: ClientAddress,
     /// The backends.
     pub backends: Vec<BackendConfig>,
-    /// How the next one is chosen.
+    /// The policy that chooses among them.
     pub policy: Policy,
     /// Most second tries of late queries, as a percentage of queries.
     pub hedge_percent: u8,
-    /// What they learn of a client's subnet.
+    /// How much they learn of a client's subnet.
     pub client_subnet: ClientSubnet,
-    /// What each worker keeps of their answers.
+    /// Limits of each worker's cache.
     pub keeping: Keeping,
     /// The access lists. `None`: every client may ask.
     pub access: Option<Arc<Access>>,
-    /// What is answered otherwise; `None`: nothing.
+    /// Policy zones, which change answers. `None`: there are none.
     pub screen: Option<Arc<Screen>>,
     /// Zones whose primary servers send NOTIFY; `None`: there is no such zone.
     pub notified: Option<Arc<Notified>>,
-    /// What dotd says of itself: whether, under which name, and where it listens for TLS.
+    /// Discovery: whether dotd describes itself, under which name, and where it listens for TLS.
     pub discovery: (Discovery, Vec<SocketAddr>),
-    /// Where copies of messages go; `None`: nowhere.
+    /// The sink for message copies. `None`: messages are not copied.
     pub tap: Option<TapSink>,
 }
 
@@ -111,19 +111,19 @@ pub enum Command {
     Reload(Box<Settings>),
     /// Use new certificates and keys.
     Serve(Serving),
-    /// Other policy zones; all else stays.
+    /// Use these policy zones; all other settings stay.
     Screen(Option<Arc<Screen>>),
     /// The connections are near their cap, or no longer: check their number.
     NoteFill,
-    /// Do this with what the sessions of the worker share.
+    /// Call this with the state that the sessions of the worker share.
     Look(Look),
     /// Forget these cached answers, or all of them.
     Flush(Option<Forget>),
-    /// Accept nothing new; sessions go on in the next engine, or end; then end.
+    /// Accept nothing new; move sessions to the next engine or end them; then end.
     Drain(Drain),
 }
 
-/// What somebody outside wants to know of a worker, or have it tell from now on.
+/// A function that reads a worker's shared state, or changes it, for the control thread.
 pub type Look = Box<dyn FnOnce(&Rc<WorkerShared>) + Send>;
 
 /// The sockets of one worker; each list has one for each listen address.
@@ -167,7 +167,7 @@ pub struct Worker {
     thread: JoinHandle<()>,
 }
 
-/// The way to a worker. Cloning shares it.
+/// The channel to a worker. Clones share it.
 #[derive(Clone)]
 pub struct Line {
     commands: Sender<Command>,
@@ -176,8 +176,8 @@ pub struct Line {
 }
 
 impl Line {
-    /// Has the worker go on with a session of the engine before. Waits while others wait for it. `false`: it takes none any more,
-    /// and this connection is closed.
+    /// Makes the worker continue a session of the previous engine. Waits while other sessions wait for the worker.
+    /// `false`: the worker accepts none any more, and this connection is closed.
     #[must_use]
     pub fn adopt(&self, arrived: Arrived) -> bool {
         let is_taken = self.arrivals.send(arrived).is_ok();
@@ -185,7 +185,7 @@ impl Line {
         is_taken
     }
 
-    /// Has the worker do this in its next turn.
+    /// Makes the worker call this in its next turn.
     pub fn look(&self, look: Look) {
         self.tell(Command::Look(look));
     }
@@ -229,7 +229,7 @@ impl Worker {
         self.line.tell(command);
     }
 
-    /// The way to it, for others.
+    /// The channel to it, for other owners.
     #[must_use]
     pub fn line(&self) -> Line {
         self.line.clone()
@@ -316,7 +316,7 @@ async fn work(plan: Plan, (commands, arrived): (Receiver<Command>, Receiver<Arri
             break drain;
         }
     };
-    // Those that have come end in order with the others; no more come.
+    // Sessions that have already arrived end in order with the others; no more come.
     acceptor.adopt_all(&arrived);
     drop(arrived);
     leave::leave(index, &acceptor, &accepting, drain).await;
@@ -365,7 +365,7 @@ fn of_backends(settings: &Settings) -> (&[BackendConfig], Policy, u8, ClientSubn
     (&settings.backends, settings.policy, settings.hedge_percent, settings.client_subnet)
 }
 
-/// Whether backends stay the same except for limits: their connections and what was learned of them stay valid.
+/// Whether backends stay the same except for limits: their connections and the knowledge about them stay valid.
 fn are_backends_same(old: &Settings, new: &Settings) -> bool {
     let rest =
         |settings: &Settings| (settings.backends.len(), settings.hedge_percent, settings.client_subnet);

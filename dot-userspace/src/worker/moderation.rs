@@ -1,9 +1,9 @@
 //! Lets backends' answers accumulate before a worker looks at them, as a network card moderates its interrupts.
 //!
 //! Before: a worker has nothing left to do and is about to wait in epoll. After: it waits, up to 500 µs later.
-//! Holds: when the worker last began to wait, and how many answers came lately, after how long.
-//! Never: pauses for queries whose answers are not imminent, for less than one answer, or while a worker has other work
-//! than answers of backends.
+//! Holds: when the worker last began to wait, and how many answers came recently, after how long.
+//! Never: pauses for queries whose answers are not imminent, for less than one answer, or while a worker has other
+//! work than answers of backends.
 //!
 //! A backend sends each answer by itself, and a faster worker wakes for each: a wake-up, an epoll, a receive and a
 //! send, which are most of the cost of an answer. A pause bounds how often that happens, and all answers that come

@@ -1,6 +1,7 @@
 //! Sends a worker's sessions to the next engine, a few at a time.
 //!
-//! Before: another engine serves, and takes sessions. After: a session that could leave has left; the others are served on.
+//! Before: another engine serves, and accepts sessions. After: a session that could leave has left; the others are
+//! served here.
 //! Holds: packets for which the other engine has had no room yet: while there are any, no session is asked to leave.
 //! Never: stops a session before there is room for it, while there is time; blocks the worker.
 
@@ -28,30 +29,30 @@ use crate::{
 
 /// Sessions that are asked to leave at the same time: about a millisecond of work.
 const ASKED_MAX: usize = 32;
-/// How often those are asked again that could not leave: they have queries in flight.
+/// How often sessions that could not leave are asked again: they had queries in flight.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
-/// A pause where the kernel lacks memory, or room for descriptors that are on their way.
+/// A pause after the kernel lacked memory, or room for descriptors in transit.
 const SHORTAGE_REST: Duration = Duration::from_millis(5);
 
-/// A session, as it is sent.
+/// A session in the form in which it is sent.
 struct Packet {
-    /// What the worker writes of its connection.
+    /// The worker's encoding of its connection.
     connection: Vec<u8>,
-    /// What the session wrote, keys among it.
+    /// The session's encoding, which contains keys.
     session: Zeroizing<Vec<u8>>,
     socket: OwnedFd,
 }
 
-/// The way of a worker's sessions to the next engine.
+/// Moves a worker's sessions to the next engine.
 pub(super) struct Mover {
     worker: u16,
     shared: Rc<WorkerShared>,
-    /// Sockets of packets in an order (SOCK_SEQPACKET) have no type of their own.
+    /// The type is UnixDatagram, because tokio has none for SOCK_SEQPACKET.
     passage: UnixDatagram,
     waiting: RefCell<VecDeque<Packet>>,
-    /// One that was the first of these is being sent.
+    /// The packet that was first in the queue is being sent.
     is_sending: Cell<bool>,
-    /// Since when no further query is read before a session leaves.
+    /// Since when no session reads another query before it leaves.
     late_since: Cell<Option<Instant>>,
     is_broken: Cell<bool>,
     /// No further session leaves.
@@ -60,7 +61,7 @@ pub(super) struct Mover {
 }
 
 impl Mover {
-    /// Sends by `passage`, of which it keeps a descriptor of its own.
+    /// Sends through `passage`, of which it keeps its own descriptor.
     pub(super) fn new(worker: usize, passage: &OwnedFd, shared: Rc<WorkerShared>) -> io::Result<Self> {
         let passage = unix::net::UnixDatagram::from(passage.try_clone()?);
         passage.set_nonblocking(true)?;
@@ -78,27 +79,27 @@ impl Mover {
         })
     }
 
-    /// The worker that it sends for.
+    /// The worker whose sessions it sends.
     pub(super) fn worker(&self) -> u16 {
         self.worker
     }
 
-    /// Whether nothing waits to be sent.
+    /// Whether no packet waits to be sent.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.borrow().is_empty() && !self.is_sending.get()
     }
 
-    /// How many sessions have left this engine and wait to be sent.
+    /// Number of sessions that have left this engine and wait to be sent.
     pub(super) fn unsent(&self) -> usize {
         self.waiting.borrow().len() + usize::from(self.is_sending.get())
     }
 
-    /// Whether the other engine takes no more.
+    /// Whether the other engine accepts no more.
     pub(super) fn is_broken(&self) -> bool {
         self.is_broken.get()
     }
 
-    /// How many sessions have left.
+    /// Number of sessions that have left.
     pub(super) fn moved(&self) -> u32 {
         self.moved.get()
     }
@@ -109,13 +110,13 @@ impl Mover {
         self.go_on();
     }
 
-    /// No further session leaves: there is time for those that have left, and for the others to end.
+    /// No further session leaves: the remaining time is for those that have left, and for the others to end.
     pub(super) fn stop(&self) {
         self.is_over.set(true);
         self.shared.move_sessions(Moving::No);
     }
 
-    /// A session has left: sends it at once where there is room, or in its order.
+    /// Sends a session that has left: at once if there is room, otherwise in its order.
     pub(super) fn send(&self, connection: Vec<u8>, departed: Departed) {
         self.moved.set(self.moved.get().saturating_add(1));
         let packet = Packet { connection, session: departed.octets, socket: departed.socket };
@@ -124,7 +125,7 @@ impl Mover {
         }
         self.waiting.borrow_mut().push_back(packet);
         if !self.is_over.get() {
-            // Sessions are better served here than in a queue.
+            // A session is served better here than while it waits in a queue.
             self.shared.move_sessions(Moving::Paused);
         }
     }
@@ -133,7 +134,7 @@ impl Mover {
         self.passage.try_io(Interest::WRITABLE, || self.send_packet(packet))
     }
 
-    /// Asks sessions to leave, in their order, until all have or the other engine takes no more.
+    /// Asks sessions to leave, in their order, until all have left or the other engine accepts no more.
     pub(super) async fn run(self: Rc<Self>) {
         while !self.is_broken.get() {
             for numbers in self.shared.session_numbers().chunks(ASKED_MAX) {
@@ -149,7 +150,7 @@ impl Mover {
         }
     }
 
-    /// Sends what waits.
+    /// Sends the waiting packets.
     async fn flush(&self) {
         loop {
             let Some(packet) = self.waiting.borrow_mut().pop_front() else { break };
@@ -168,19 +169,19 @@ impl Mover {
         self.go_on();
     }
 
-    /// Sessions leave, while there is room.
+    /// Asks sessions to leave again, if there is room.
     fn go_on(&self) {
         if self.is_idle() && !self.is_broken.get() && !self.is_over.get() {
             self.shared.move_sessions(self.late_since.get().map_or(Moving::WhenQuiet, Moving::Now));
         }
     }
 
-    /// The next engine has ended: sessions end here, in order.
+    /// The next engine has ended: the remaining sessions end here, in order.
     fn break_off(&self, error: &io::Error) {
         tracing::error!(
             %error,
             cut = self.unsent(),
-            "the next engine takes no more sessions: connections that waited for it are cut, the others end here"
+            "the next engine accepts no more sessions: connections that waited for it are closed, and the others end here"
         );
         self.is_broken.set(true);
         self.is_sending.set(false);

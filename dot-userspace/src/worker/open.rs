@@ -23,7 +23,7 @@ pub(super) struct Open {
     account: Option<Account>,
     /// When it was accepted.
     pub(super) began: Instant,
-    /// From its SYN to its accept, where the kernel half saw the SYN.
+    /// Time from its SYN to its accept, if the kernel half saw the SYN.
     pub(super) syn_us: Option<u32>,
     /// The times of its handshake, once it is done.
     pub(super) shaken: Option<Shaken>,
@@ -61,7 +61,8 @@ impl Open {
         }
     }
 
-    /// A session that goes on here. Another engine accepted its connection and shook hands then; who calls this counts it.
+    /// A session that continues here. Another engine accepted its connection and completed the handshake; the caller
+    /// counts it.
     pub(super) fn going_on(
         counters: &WorkerCounters,
         place: Option<Place>,
@@ -72,7 +73,7 @@ impl Open {
         Self { counters: counters.clone(), place, account, began, syn_us: None, shaken, panic_end: None }
     }
 
-    /// Measures how long ago its SYN came: that of its client, no load balancer's.
+    /// Measures the time since the SYN of its client; a load balancer's SYN is not measured.
     pub(super) fn note_syn(&mut self, status: &StatusWriter, client: &Client) {
         if let Some(took) = status.since_syn(client.source, client.destination) {
             self.counters.stages().record(Stage::SynToAccept, took);
@@ -80,7 +81,7 @@ impl Open {
         }
     }
 
-    /// Its handshake is done: counts it and its duration.
+    /// Its handshake was completed: counts it and its duration.
     pub(super) fn shook_hands(&mut self, handshake: &Handshake) {
         let kind = handshake.kind;
         self.counters.add(kind.counter(), 1);
@@ -111,7 +112,7 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.counters.subtract(Counter::Open, 1);
-        // Its task has panicked.
+        // The connection's task has panicked.
         if let Some(end) = self.panic_end.filter(|_| std::thread::panicking()) {
             self.counters.add(end, 1);
         }

@@ -1,10 +1,10 @@
-//! The pair of sockets by which sessions go from one engine to the next.
+//! The pair of sockets through which sessions move from one engine to the next.
 //!
-//! Before: the keeper gave each engine one end. After: both have said that they speak the same form, and a packet with a
-//! descriptor goes over for each session.
-//! Holds: [`FORM`], which is the first thing that is said, each way.
-//! Never: has an engine that ends wait without end for the next one, which may be of another build; takes a packet that is not one
-//! connection.
+//! Before: the keeper gave each engine one end. After: both have confirmed that they use the same encoding, and each
+//! session is sent as a packet with a descriptor.
+//! Holds: [`FORM`], which each side sends first.
+//! Never: lets an engine that ends wait without end for the next one, which may be of another build; accepts a packet
+//! that is not one connection.
 //!
 //! Source: unix(7) (SOCK_SEQPACKET, SCM_RIGHTS).
 
@@ -29,40 +29,40 @@ use nix::{
 
 use crate::tls::Zeroizing;
 
-/// The form of what is said: both engines say it, and sessions go over only where it is the same.
+/// The name of the encoding: both engines send it, and sessions move only if both names are equal.
 static FORM: &[u8] = b"dotd sessions, form 1";
-/// How long an engine waits for the next one to say its form.
+/// How long an engine waits for the form of the next one.
 const FORM_TIMEOUT_SECONDS: i64 = 2;
-/// The next engine waits as long as the passage is there: the one before may be busy when it is told, and the keeper bounds its
-/// time.
+/// The next engine waits as long as the passage exists: the previous one may be busy when it is told to leave, and
+/// the keeper limits its time.
 const NO_TIMEOUT_SECONDS: i64 = 0;
-/// Most octets of a packet: messages that are not handled yet, a part of a record, and octets that are not sent yet.
+/// Most octets of a packet: messages that are not handled yet, a part of a record, and unsent octets.
 const PACKET_OCTETS_MAX: usize = 192 * 1024;
 
-/// A session on its way, as the next engine receives it.
+/// A session that the next engine has received.
 pub struct Arrived {
     /// Its connection.
     pub socket: TcpStream,
-    /// What the engine before wrote of it. They hold its keys.
+    /// The encoding by the previous engine. It contains keys.
     pub octets: Zeroizing<Vec<u8>>,
 }
 
-/// Says our form to the next engine, and hears its own.
+/// Sends the own form to the next engine, and receives its form.
 ///
 /// # Errors
-/// It speaks another form, says that it takes no session, or says nothing.
+/// It uses another form, refuses sessions, or sends nothing in time.
 pub fn offer(passage: &OwnedFd) -> io::Result<()> {
     send(passage.as_raw_fd(), FORM, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT)?;
     hear_form(passage, FORM_TIMEOUT_SECONDS)
 }
 
-/// Waits for the form of the engine before, and says our own.
+/// Waits for the form of the previous engine, and sends the own.
 ///
 /// # Errors
-/// It speaks another form, or has ended.
+/// It uses another form, or has ended.
 pub fn accept(passage: &OwnedFd) -> io::Result<()> {
     let heard = hear_form(passage, NO_TIMEOUT_SECONDS);
-    // Also where it is another one: that engine says then which.
+    // Sent also if the forms differ, so that the other engine can log both.
     send(passage.as_raw_fd(), FORM, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT)?;
     heard
 }
@@ -73,21 +73,21 @@ fn hear_form(passage: &OwnedFd, timeout_seconds: i64) -> io::Result<()> {
     let mut packet = [0; 64];
     let heard = uninterrupted(|| recv(passage.as_raw_fd(), &mut packet, MsgFlags::empty()));
     match heard {
-        Ok(0) => Err(io::Error::other("it takes no sessions")),
+        Ok(0) => Err(io::Error::other("it refuses sessions")),
         Ok(length) if packet.get(..length) == Some(FORM) => Ok(()),
         Ok(length) => {
             let other = packet.get(..length).unwrap_or_default();
-            Err(io::Error::other(format!("it speaks \"{}\", and we \"{}\"", said(other), said(FORM))))
+            Err(io::Error::other(format!("it uses \"{}\", and this engine \"{}\"", said(other), said(FORM))))
         }
-        Err(Errno::EAGAIN) => Err(io::Error::other("it says nothing")),
+        Err(Errno::EAGAIN) => Err(io::Error::other("it sent nothing in time")),
         Err(errno) => Err(errno.into()),
     }
 }
 
-/// Sends a session: what the worker wrote of its connection, and the session itself.
+/// Sends a session: the worker's encoding of its connection, and the session itself.
 ///
 /// # Errors
-/// `WouldBlock`: the next engine has not taken the last ones yet.
+/// `WouldBlock`: the next engine has not taken the previous packets yet.
 pub(super) fn send_session(
     passage: &impl AsRawFd,
     parts: [&[u8]; 2],
@@ -101,16 +101,16 @@ pub(super) fn send_session(
     Ok(())
 }
 
-/// Whether a later try may go better.
+/// Whether a later attempt may succeed.
 pub(super) fn is_transient(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EINTR | Errno::ENOBUFS | Errno::ENOMEM | Errno::ETOOMANYREFS))
 }
 
-/// Receives the next session into `room`, and waits for it. `Ok(None)`: what came is none.
+/// Waits for the next session and receives it into `room`. `Ok(None)`: the packet is not a session.
 ///
 /// # Errors
-/// `UnexpectedEof`: there will be no other one.
+/// `UnexpectedEof`: there will be no other session.
 pub fn receive(passage: &OwnedFd, room: &mut Room) -> io::Result<Option<Arrived>> {
     let mut rights = nix::cmsg_space!([RawFd; 1]);
     let (length, flags, descriptors) = {
@@ -132,7 +132,7 @@ pub fn receive(passage: &OwnedFd, room: &mut Room) -> io::Result<Option<Arrived>
     Ok(connection(descriptor).filter(|_| is_whole).map(|socket| Arrived { socket, octets }))
 }
 
-/// Room for a packet. What was in it is overwritten when it has been taken out.
+/// The buffer for a packet. Its content is overwritten after it was taken out.
 pub struct Room(Box<[u8]>);
 
 impl Default for Room {
@@ -145,14 +145,14 @@ fn owned(received: &nix::sys::socket::RecvMsg<'_, '_, ()>) -> Vec<OwnedFd> {
     let mut descriptors = Vec::new();
     for message in received.cmsgs().into_iter().flatten() {
         if let ControlMessageOwned::ScmRights(numbers) = message {
-            // SAFETY: the kernel has just made these descriptors, for us alone.
+            // SAFETY: the kernel has just made these descriptors for this process, and nothing else owns them.
             descriptors.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
         }
     }
     descriptors
 }
 
-/// The descriptor, where it is a TCP connection that does not block.
+/// The descriptor as a TCP connection, set to non-blocking. `None`: it is another kind of file.
 fn connection(descriptor: OwnedFd) -> Option<TcpStream> {
     let is_stream = getsockopt(&descriptor, sockopt::SockType) == Ok(SockType::Stream);
     let socket = TcpStream::from(descriptor);
@@ -161,7 +161,7 @@ fn connection(descriptor: OwnedFd) -> Option<TcpStream> {
     (is_stream && is_ip && socket.set_nonblocking(true).is_ok()).then_some(socket)
 }
 
-/// Calls again where a signal came first. Nothing was sent or received then.
+/// Repeats a call that a signal interrupted. Nothing was sent or received by it.
 fn uninterrupted<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {
         match call() {
@@ -189,8 +189,9 @@ mod tests {
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap()
     }
 
-    /// Goal: two engines of one form agree; another form, an engine that takes none and one that ends are each said in words, on
-    /// both sides. Method: a pair of sockets, and what each may say. Covers: A-543, C-553.
+    /// Goal: two engines of one form agree; another form, an engine that refuses sessions and one that ends each give
+    /// an error that says so, on both sides. Method: a pair of sockets, and each possible message. Covers: A-543,
+    /// C-553.
     #[test]
     fn engines_agree_on_a_form_or_say_why_not() {
         let (old, new) = pair();
@@ -200,19 +201,20 @@ mod tests {
         let (old, new) = pair();
         let next = thread::spawn(move || accept(&new).unwrap_err().to_string());
         send(old.as_raw_fd(), b"dotd sessions, form 0", MsgFlags::empty()).unwrap();
-        let both = "it speaks \"dotd sessions, form 0\", and we \"dotd sessions, form 1\"";
+        let both = "it uses \"dotd sessions, form 0\", and this engine \"dotd sessions, form 1\"";
         assert_eq!(next.join().unwrap(), both);
-        assert!(hear_form(&old, FORM_TIMEOUT_SECONDS).is_ok(), "it says what it speaks");
+        assert!(hear_form(&old, FORM_TIMEOUT_SECONDS).is_ok(), "it sends its form");
         let (old, new) = pair();
         drop(new);
         assert!(offer(&old).is_err());
         let (old, new) = pair();
         send(new.as_raw_fd(), b"?", MsgFlags::empty()).unwrap();
-        assert!(offer(&old).unwrap_err().to_string().starts_with("it speaks \"?\""));
+        assert!(offer(&old).unwrap_err().to_string().starts_with("it uses \"?\""));
     }
 
-    /// Goal: a session arrives with its connection; a packet without one, with another kind of socket, or with several
-    /// descriptors is none, and the next one is heard; the end is one. Method: each of these over a pair of sockets.
+    /// Goal: a session arrives with its connection; a packet without one, with another kind of socket, or with
+    /// several descriptors is no session, and the next one is received; the end is reported. Method: each of these
+    /// over a pair of sockets.
     ///
     #[test]
     fn a_packet_is_one_connection_or_nothing() {
@@ -247,8 +249,8 @@ mod tests {
         );
     }
 
-    /// Goal: an engine that takes nothing holds the other one up by an error, and never by a wait. Method: packets until there is
-    /// no room; then one is taken.
+    /// Goal: an engine that reads nothing causes an error in the other one, and never a wait. Method: packets until
+    /// there is no room; then one is read.
     #[test]
     fn no_room_is_an_error_that_passes() {
         let (old, new) = pair();

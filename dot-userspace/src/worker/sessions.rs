@@ -1,8 +1,9 @@
-//! Serves sessions in tasks of their own: new ones, and those that began in the engine before.
+//! Serves sessions in separate tasks: new ones, and those that began in the previous engine.
 //!
-//! Before: a handshake is done, or the engine before has sent a session. After: the session is served to its end, which the
-//! ledger has once, or has left for the next engine.
-//! Never: takes from another engine's words what the kernel can say: whose connection it is, and where it came in.
+//! Before: a handshake is done, or the previous engine has sent a session. After: the session was served to its end,
+//! which the ledger counts once, or has left for the next engine.
+//! Never: relies on another engine's data for facts that the kernel knows: the client of a connection, and its local
+//! address.
 
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
@@ -31,15 +32,16 @@ use crate::{
     tls::Stream,
 };
 
-/// Sessions of the engine before that may wait for a worker: the others wait where they are served.
+/// Most sessions of the previous engine that wait for a worker: the others are still served where they are.
 pub(super) const ARRIVED_MAX: usize = 128;
 
-/// The moments of this thread begin long ago: sessions that began in another engine are older than the thread.
+/// Makes the moments of this thread begin long ago, because sessions that began in another engine are older than the
+/// thread.
 pub(super) fn look_back() {
     let _ = Moment::of(session::long_ago().into_std());
 }
 
-/// Serves a session in a task of its own, from its beginning, or from where another engine left it, to its end.
+/// Serves a session in a separate task to its end: from its start, or from the state that another engine sent.
 pub(super) fn serve<L: Link + 'static>(
     link: L,
     guest: Guest,
@@ -72,12 +74,12 @@ pub(super) fn serve<L: Link + 'static>(
 }
 
 impl Acceptor {
-    /// Connections come in there too.
+    /// Registers a listener of connections.
     pub(super) fn note_entry(&self, entry: Entry) {
         self.entries.borrow_mut().push(entry);
     }
 
-    /// Where connections to a listen address come in.
+    /// The listener for a listen address.
     pub(super) fn entry_at(&self, transport: Transport, listener: SocketAddr) -> Option<Entry> {
         let is_meant = |entry: &&Entry| entry.transport == transport && entry.listener == Some(listener);
         self.entries.borrow().iter().find(is_meant).copied()
@@ -89,16 +91,16 @@ impl Acceptor {
         self.shared().move_sessions(Moving::WhenQuiet);
     }
 
-    /// The way to the next engine.
+    /// The mover to the next engine.
     pub(super) fn mover(&self) -> Option<Rc<Mover>> {
         self.mover.borrow().clone()
     }
 
-    /// A session leaves for the next engine.
+    /// Sends a session to the next engine.
     fn send_on(&self, open: &mut Open, listener: Option<SocketAddr>, departed: Departed) {
         let client = departed.client.clone();
         let Some(mover) = self.mover() else {
-            // It left because there is one.
+            // Unreachable: the session left because there is a mover.
             return open.end(Counter::EndDrain);
         };
         let connection = Connection {
@@ -118,7 +120,7 @@ impl Acceptor {
         mover.send(octets, departed);
     }
 
-    /// Goes on with sessions that have arrived, as many as may wait. Others are served before the next ones.
+    /// Continues sessions that have arrived, at most as many as may wait, so that other work comes between.
     pub(super) async fn adopt_some(self: &Rc<Self>, arrived: &Receiver<Arrived>, bell: &Notify) {
         arrived.try_iter().take(ARRIVED_MAX).for_each(|arrived| self.adopt(arrived));
         if !arrived.is_empty() {
@@ -127,15 +129,15 @@ impl Acceptor {
         }
     }
 
-    /// Goes on with every session that has arrived.
+    /// Continues every session that has arrived.
     pub(super) fn adopt_all(self: &Rc<Self>, arrived: &Receiver<Arrived>) {
         arrived.try_iter().for_each(|arrived| self.adopt(arrived));
     }
 
-    /// Goes on with a session of the engine before.
+    /// Continues a session of the previous engine.
     fn adopt(self: &Rc<Self>, arrived: Arrived) {
         if self.try_adopt(arrived).is_none() {
-            tracing::warn!("a session of the engine before is closed: it is not one that goes on here");
+            tracing::warn!("a session of the previous engine is closed, because it cannot be continued here");
         }
     }
 
@@ -165,8 +167,8 @@ impl Acceptor {
         Some(())
     }
 
-    /// The client of a connection: as it is `said` to be where a load balancer's header could have named it, and otherwise as the
-    /// kernel says; and whether it pays for what it costs, as no load balancer does.
+    /// The client of a connection: as the other engine says (`said`) if a load balancer's header could have named it,
+    /// and otherwise as the kernel says; and whether the peer is charged for its costs, which a load balancer is not.
     fn client_of(&self, tcp: &TcpStream, said: Client) -> Option<(Client, bool)> {
         let peer = tcp.peer_addr().ok()?;
         if self.trusts(peer) {
@@ -185,7 +187,7 @@ impl Acceptor {
     ) {
         self.shared().counters.add(Counter::Adopted, 1);
         let ip = client.source.ip();
-        // Beyond a cap of this engine's it ends in order, as if another one had taken its place.
+        // Above a cap of this engine the session ends in order, as if another connection had taken its place.
         let place = self.with_room(entry, Some(ip), || self.admission.admit(ip, entry.number)).ok();
         let account = is_charged.then(|| self.accounts.account(ip));
         let open =

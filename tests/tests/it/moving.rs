@@ -261,7 +261,7 @@ fn where_sessions_cannot_go_they_end_in_order() {
     assert!(said.is_success, "{} {}", said.text, dotd.stderr());
     assert_eq!(session.end(), End::CloseNotify);
     eventually("the log says why", || {
-        dotd.stderr().contains(r#"they end here in order: it speaks "dotd sessions, form 2""#).then_some(())
+        dotd.stderr().contains(r#"they end here in order: it uses "dotd sessions, form 2""#).then_some(())
     });
     let mut session = Dot::connect(&network.client, SERVER_V4);
     dotd.rewrite_config(&config().set("session", "move_at_upgrade", "false"));

@@ -57,7 +57,7 @@ fn acceptor(admission: &Arc<Admission>) -> Rc<Acceptor> {
     Rc::new(Acceptor::new(shared, Arc::clone(admission), accounts, status, &settings))
 }
 
-/// Asks with opcode 2, which dotd answers by itself: NOTIMP.
+/// Sends a query with opcode 2, which dotd answers by itself: NOTIMP.
 async fn assert_served(client: &mut TcpStream) {
     client.write_all(&[0, 12, 0xab, 0xcd, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
     let mut answer = [0; 14];

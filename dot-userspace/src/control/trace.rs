@@ -1,9 +1,9 @@
 //! `/trace` on the control socket: the events of a client, one line of JSON for each, until the reader closes.
 //!
 //! Before: an operator names a client or a session. After: events are written as they happen.
-//! Holds: the events that wait to be written: for some milliseconds, because those of the kernel half and of several workers
-//! arrive in another order than that of their times. Never: waits for a reader: an event that finds no room is lost, and the
-//! next line says how many were lost.
+//! Holds: the events that wait to be written: for some milliseconds, because events of the kernel half and of several
+//! workers arrive in another order than they happened. Never: waits for a reader: an event that finds no room is
+//! lost, and the next line says how many were lost.
 
 use std::{
     convert::Infallible,
@@ -40,7 +40,7 @@ use crate::events::{TraceEvent, What, now_us};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TraceRequest {
-    /// An address, a prefix, or a session as `dotd explain` calls it.
+    /// An address, a prefix, or a session as `dotd explain` names it.
     pub subject: String,
     /// One connection in this many.
     pub sample: u32,
@@ -82,7 +82,7 @@ async fn trace(Shared(source): Shared<AnySource>, request: Body<TraceRequest>) -
 /// Events as lines.
 struct Lines {
     traced: Traced,
-    /// Events that wait to be put in order.
+    /// Events that wait to be sorted.
     waiting: Vec<TraceEvent>,
     /// When they are written.
     due: Pin<Box<Sleep>>,
@@ -178,9 +178,9 @@ impl HttpBody for Lines {
 pub(super) const PATH: &str = "/trace";
 /// Room for an address and two numbers.
 const BODY_OCTETS_MAX: usize = 256;
-/// The most events in one write.
+/// Most octets of events in one write.
 const WAITING_MAX: usize = 256;
-/// How long an event waits for earlier ones: the control thread has what the kernel half told by then.
+/// How long an event waits for earlier ones: after this time the control thread has the events of the kernel half.
 const ORDER: Duration = Duration::from_millis(20);
 /// The interval of lines while nothing happens: they show whether the reader has left, and keep its connection from
 /// being idle.

@@ -62,7 +62,7 @@ pub struct TraceEvent {
     pub worker: Option<usize>,
     /// The client's address and port.
     pub client: String,
-    /// Its session, as `dotd explain` calls it, once there is one.
+    /// Its session, as `dotd explain` names it, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
     /// The event.
@@ -78,17 +78,17 @@ pub enum What {
     Packet {
         /// Its destination.
         to: String,
-        /// What happened to it.
+        /// The verdict.
         verdict: String,
         /// The reason.
         reason: String,
-        /// The key that would change it, where it was refused.
+        /// The key that would change the verdict, if the packet was refused.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<String>,
-        /// So many packets of this kind the client's rate still allows at once.
+        /// How many packets of this kind the client's rate still permits at once.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         left: Option<u64>,
-        /// Of so many.
+        /// The burst of that rate.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         burst: Option<u64>,
     },
@@ -96,7 +96,7 @@ pub enum What {
     Accepted {
         /// The listening address.
         listener: String,
-        /// Since the kernel answered its SYN, where the kernel half saw that.
+        /// Time since the kernel answered its SYN, if the kernel half saw that.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         syn_us: Option<u32>,
     },
@@ -122,7 +122,7 @@ pub enum What {
         /// The server name in the ClientHello.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         server_name: Option<String>,
-        /// The versions of TLS that it offered.
+        /// The versions of TLS in the ClientHello.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         offered: Option<String>,
         /// JA4 of its ClientHello.
@@ -164,7 +164,7 @@ pub enum What {
         /// The backend that answered.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         backend: Option<String>,
-        /// How many backends had the query, and one more where it was sent again.
+        /// How many backends had the query, plus one if it was sent again.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         tries: Option<u32>,
     },
@@ -196,14 +196,14 @@ thread_local! {
     static ANSWERED_BY: RefCell<Option<(Arc<str>, u32)>> = const { RefCell::new(None) };
 }
 
-/// Whether the worker of this thread has a trace, for what knows no client.
+/// Whether the worker of this thread has a trace, for code that does not know the client.
 #[inline]
 #[must_use]
 pub fn is_tracing() -> bool {
     IS_TRACING.get()
 }
 
-/// Runs `pass_on`, in which the answer of a backend is passed on; events of it name the backend.
+/// Runs `pass_on`, which passes a backend's answer on; its events name the backend.
 #[inline]
 pub fn answered_by<T>(backend: &Arc<str>, tries: impl FnOnce() -> u32, pass_on: impl FnOnce() -> T) -> T {
     if !IS_TRACING.get() {
@@ -289,7 +289,7 @@ impl Tracing {
 }
 
 impl Trace {
-    /// Whether it is about this client, and this connection of it.
+    /// Whether the trace is about this client, and this connection belongs to its sample.
     #[must_use]
     pub fn is_about(&self, client: SocketAddr) -> bool {
         let Subject::Clients(net) = self.subject else { return false };

@@ -1,8 +1,8 @@
-//! What became of SYNs: connections that were accepted, that wait for it, that the kernel dropped, and the rest.
+//! The fate of SYNs: connections that were accepted, that wait for a worker, that the kernel dropped, and the rest.
 //!
-//! Before: the kernel half counted packets, listeners have queues, workers accepted. After: one equation more, as far as the kernel
-//! tells.
-//! Holds: which verdicts let a SYN pass. Never: is exact: a SYN that is sent again counts twice.
+//! Before: the kernel half counted packets, listeners have queues, workers accepted. After: one more equation, as far
+//! as the kernel reports its queues.
+//! Holds: the verdicts that let a SYN pass. Never: is exact: a SYN that is sent again counts twice.
 
 use std::fmt;
 
@@ -37,9 +37,9 @@ impl Snapshot {
         rows.map(|row| row.count).fold(0, u64::wrapping_add)
     }
 
-    /// SYNs − (accepted + waiting + dropped by listeners): TCP handshakes under way or given up, and SYNs that were sent again.
-    /// Below zero: connections came on a way that the kernel half does not see. `None`: it saw no SYN, or the kernel does not say
-    /// what its queues hold.
+    /// SYNs − (accepted + waiting + dropped by listeners): TCP handshakes in progress or given up, and SYNs that were
+    /// sent again. Below zero: connections came on a path that the kernel half does not see. `None`: it saw no SYN,
+    /// or the kernel does not report its queues.
     #[must_use]
     pub fn unfinished(&self) -> Option<i64> {
         let (syns, queues) = (self.syns(), self.queues?);
@@ -47,7 +47,7 @@ impl Snapshot {
         (syns > 0).then(|| known.iter().fold(syns, |rest, part| rest.wrapping_sub(*part)).cast_signed())
     }
 
-    /// These numbers, one line each.
+    /// Writes these numbers, one line each.
     pub(super) fn write_openings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(KernelQueues { waiting, dropped }) = self.queues else { return Ok(()) };
         writeln!(f, "tcp handshakes")?;
@@ -63,8 +63,8 @@ mod tests {
     use super::*;
     use crate::ledger::{ControlCounters, PacketCount, WorkerCounters};
 
-    /// Goal: what is left of SYNs is what no other count has; nothing is said where the kernel half or the kernel says nothing.
-    /// Method: a snapshot by hand. Covers: C-702
+    /// Goal: the rest of the SYNs is the number without any other count; nothing is reported without the kernel half
+    /// or the kernel's queues. Method: a snapshot made by hand. Covers: C-702
     #[test]
     fn the_rest_of_syns_is_unfinished() {
         let worker = WorkerCounters::default();

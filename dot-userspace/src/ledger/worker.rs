@@ -63,7 +63,7 @@ counters! {
     RefusedRate = "connections", "refused_handshake_rate", end = "refused_handshake_rate";
     /// Connections closed at accept: their client may not ask.
     RefusedAccess = "connections", "refused_access", end = "refused_access";
-    /// Sessions of the engine before that go on here, after an upgrade.
+    /// Sessions that this engine took over from the previous one at an upgrade.
     Adopted = "connections", "adopted";
     /// `accept` failed for lack of a file descriptor or memory.
     AcceptFailed = "connections", "accept_failed";
@@ -91,7 +91,7 @@ counters! {
     HandshakeAlpn = "handshakes", "failed_alpn", kind = "none", version = "none", result = "alpn";
     /// Mutual TLS: no certificate, or none from `tls.client_ca`.
     HandshakeClientCertificate = "handshakes", "failed_client_certificate", kind = "none", version = "none", result = "client_certificate";
-    /// A server name that is no host name, such as `*.example`.
+    /// A server name that is not a host name, such as `*.example`.
     HandshakeServerName = "handshakes", "failed_server_name", kind = "none", version = "none", result = "server_name";
     /// A load balancer's PROXY header is invalid or missing.
     HandshakeProxyHeader = "handshakes", "failed_proxy_header", kind = "none", version = "none", result = "proxy_header";
@@ -129,19 +129,19 @@ counters! {
     EndDenied = "session_ends", "denied";
     /// An operator banned the client (`dotd ban add`).
     EndBanned = "session_ends", "banned";
-    /// We are stopping.
+    /// dotd is stopping.
     EndDrain = "session_ends", "drain";
-    /// Goes on in the next engine, after an upgrade.
+    /// Moved to the next engine at an upgrade.
     EndMoved = "session_ends", "moved";
     /// dotd panicked in the session.
     EndPanic = "session_ends", "panic";
-    /// Sessions that are over and whose clients have not taken all octets: a gauge.
+    /// Sessions that have ended and whose clients have not read every octet: a gauge.
     Lingering = "lingering", "sessions";
-    /// Octets of responses that clients have not taken: a gauge.
+    /// Octets of responses that clients have not read: a gauge.
     OwedOctets = "owed_octets", "octets";
-    /// Answers that became SERVFAIL, because their client takes too little of what waits for it.
+    /// Answers replaced by SERVFAIL because their client reads too slowly.
     NotKept = "owed", "not_kept";
-    /// Octets written for clients that did not arrive, because their connection ended first.
+    /// Octets written for clients that did not arrive because the connection ended first.
     LostOctets = "owed", "lost_octets";
     /// Messages received from clients.
     Received = "queries", "received";
@@ -151,19 +151,20 @@ counters! {
     Responded = "queries", "responded";
     /// Answered from the cache.
     Cached = "queries", "cached";
-    /// Waited for the answer to an equal query that was at a backend already.
+    /// Waited for the answer to an equal query that was already at a backend.
     Joined = "queries", "joined";
     /// Dropped: QR=1.
     DroppedResponse = "queries", "dropped_is_response";
     /// Dropped, over TCP and TLS with its session: shorter than a header.
     DroppedShort = "queries", "dropped_short";
-    /// Datagrams dropped: longer than any query, or from where no answer can go (port 0, a multicast address).
+    /// Datagrams dropped: longer than any query, or from an address that no answer can reach (port 0, a multicast
+    /// address).
     DroppedUnanswerable = "queries", "dropped_unanswerable";
     /// Datagrams of a load balancer dropped: they do not begin with a PROXY header.
     DroppedProxyHeader = "queries", "dropped_proxy_header";
     /// Datagrams dropped: their client may not ask.
     DroppedDenied = "queries", "dropped_denied";
-    /// Dropped: a rule of a policy zone says so.
+    /// Dropped by a rule of a policy zone.
     DroppedPolicy = "queries", "dropped_policy";
     /// Dropped: dotd panicked while it judged the message.
     DroppedPanic = "queries", "dropped_panic";
@@ -195,9 +196,9 @@ counters! {
     BackendSendFailed = "backend", "send_failed";
     /// Datagrams received from backends.
     BackendReceived = "backend", "received";
-    /// `recvmmsg` calls that brought something.
+    /// `recvmmsg` calls that returned datagrams.
     BackendReceiveCalls = "backend", "receive_calls";
-    /// Times that a worker let answers accumulate before it looked.
+    /// Times that a worker paused so that answers accumulate.
     BackendPauses = "backend", "pauses";
     /// Datagrams and messages over connections that match no query in flight: forged, or late.
     BackendUnmatched = "backend", "unmatched";
@@ -211,7 +212,7 @@ counters! {
     BackendWithoutEdns = "backend", "without_edns";
     /// Queries too long for a datagram on the path to the backend, asked over TCP.
     BackendTooLong = "backend", "too_long";
-    /// Responses passed on with the backend's OPT unchanged, because records behind it point to each other.
+    /// Responses passed on with the backend's OPT unchanged, because records after it are compressed against each other.
     BackendOptEntangled = "backend", "opt_entangled";
     /// Queries written to connections.
     BackendStreamSent = "backend", "stream_sent";
@@ -219,7 +220,7 @@ counters! {
     BackendStreamWrites = "backend", "stream_writes";
     /// Messages received over connections.
     BackendStreamReceived = "backend", "stream_received";
-    /// Reads from connections that brought something.
+    /// Reads from connections that returned octets.
     BackendStreamReads = "backend", "stream_reads";
     /// Connections closed because their octets could not be framed.
     BackendStreamBroken = "backend", "stream_broken";
@@ -227,7 +228,7 @@ counters! {
     BackendConnections = "backend", "connections";
     /// Connections that could not be opened.
     BackendConnectFailed = "backend", "connect_failed";
-    /// Connections that TLS refused: no TLS there, or another name or key.
+    /// Connections whose handshake failed: the backend does not speak TLS, or has another name or key.
     BackendTlsFailed = "backend", "tls_failed";
     /// Queries sent again because their connection was closed.
     BackendRetried = "backend", "retried";
@@ -273,13 +274,13 @@ counters! {
     CacheBypassed = "cache", "bypassed";
     /// Queries answered by an expired response, because no backend gave a newer one.
     CacheStale = "cache", "stale";
-    /// Responses kept.
+    /// Responses added to the cache.
     CacheInserted = "cache", "inserts";
     /// Responses removed to make room.
     CacheEvicted = "cache", "evictions";
-    /// The cache's own queries, to refresh a popular answer before it expires.
+    /// Queries of the cache itself, to refresh a popular answer before it expires.
     CacheRefresh = "cache", "refreshes";
-    /// Such queries that had their outcome.
+    /// Queries of the cache itself that are finished.
     CacheRefreshed = "cache", "refreshed";
     /// Responses in the caches: a gauge.
     CacheEntries = "cache_entries", "entries";
@@ -287,11 +288,11 @@ counters! {
     CacheOctets = "cache_octets", "octets";
     /// Queries that wait for the answer to an equal one: a gauge.
     CacheWaiting = "cache_waiting", "waiting";
-    /// Steps of handshakes that waited for their turn.
+    /// Steps of handshakes that waited for a turn.
     HandshakesWaited = "fairness", "handshakes_waited";
     /// Times that a session waited for its turn, because its client had used up the last one.
     TurnsWaited = "fairness", "turns_waited";
-    /// Queries by UDP that were told to use TCP (TC=1), because UDP or their client had its share in flight.
+    /// Queries by UDP answered TC=1, because UDP or their client had its share in flight.
     DatagramsDeferred = "fairness", "datagrams_deferred";
     /// Queries answered SERVFAIL, because only the reserve was left at the backends, and their client had its share
     /// of that.
@@ -312,31 +313,31 @@ counters! {
     AccessRefused = "access", "queries_refused";
     /// Queries and answers that a rule of a policy zone made NXDOMAIN.
     PolicyNxDomain = "policy", "nxdomain";
-    /// The same, made NODATA.
+    /// Queries and answers that a rule of a policy zone made NODATA.
     PolicyNoData = "policy", "nodata";
-    /// The same, answered with records of the zone, or with an alias and what it leads to.
+    /// Queries and answers that a rule answered with records of the zone, or with an alias and its records.
     PolicyLocal = "policy", "local_data";
-    /// The same, not answered.
+    /// Queries and answers that a rule dropped.
     PolicyDropped = "policy", "dropped";
-    /// The same, told to come over TCP, or over connections answered as ever.
+    /// Queries that a rule sent to TCP (TC=1); over connections they are answered as usual.
     PolicyTcpOnly = "policy", "tcp_only";
-    /// The same, let through.
+    /// Queries and answers that a rule let pass.
     PolicyPassthru = "policy", "passthru";
-    /// Rules that would have held, of zones that are only counted.
+    /// Matches of rules in zones that only count.
     PolicyOnlyCounted = "policy", "only_counted";
-    /// Rules that held because of the client's address.
+    /// Rules that matched the client's address.
     PolicyByClient = "policy", "by_client";
-    /// Rules that held because of the name that was asked for.
+    /// Rules that matched the qname.
     PolicyByName = "policy", "by_name";
-    /// Rules that held because of a name that the answer leads to.
+    /// Rules that matched the name of an alias in the answer.
     PolicyByAlias = "policy", "by_alias";
-    /// Rules that held because of an address in the answer.
+    /// Rules that matched an address in the answer.
     PolicyByAddress = "policy", "by_address";
-    /// Answers in whose place another name was asked for: the alias of a rule.
+    /// Answers replaced by those for the alias of a rule.
     PolicyAskedAgain = "policy", "asked_again";
-    /// NOTIFY messages of the servers that policy zones are transferred from.
+    /// NOTIFY messages from primary servers of policy zones.
     PolicyNotified = "policy", "notified";
-    /// NOTIFY messages about other zones, from elsewhere, or with a wrong signature.
+    /// NOTIFY messages about other zones, from other addresses, or with a wrong signature.
     PolicyNotifyRefused = "policy", "notify_refused";
 }
 

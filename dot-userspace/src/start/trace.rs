@@ -21,7 +21,7 @@ use crate::{
     xdp::{ToldPacket, ToldPackets, Xdp},
 };
 
-/// Every trace.
+/// The running traces.
 #[derive(Clone, Default)]
 pub(super) struct Traces {
     running: Arc<Mutex<Vec<Trace>>>,
@@ -39,7 +39,7 @@ impl Traces {
         }
     }
 
-    /// Counts packets of which the kernel half could not tell.
+    /// Counts packets that the kernel half could not report.
     fn lose(&self, packets: u64) {
         let traces = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let of_clients = traces.iter().filter(|trace| matches!(trace.subject, Subject::Clients(_)));
@@ -78,7 +78,7 @@ fn event(packet: &ToldPacket, now_us: u64) -> TraceEvent {
     }
 }
 
-/// Waits for packets of traced clients; for ever if none are told.
+/// Waits for packets of traced clients; forever if none are reported.
 ///
 /// # Cancel safety
 /// Yes.
@@ -87,7 +87,7 @@ pub(super) async fn told(packets: &mut Option<ToldPackets>) -> Vec<Seen> {
     match listener.next().await {
         Ok(seen) => seen,
         Err(error) => {
-            tracing::warn!("the packets of traced clients are told no more: {error}");
+            tracing::warn!("the kernel half's reports about traced clients have ended: {error}");
             *packets = None;
             Vec::new()
         }

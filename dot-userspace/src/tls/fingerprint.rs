@@ -1,7 +1,8 @@
-//! What a ClientHello offers, for traces: its versions, and a fingerprint by which kinds of clients are told apart.
+//! The parameters that a ClientHello offers, for traces: its versions, and a fingerprint that distinguishes kinds of
+//! clients.
 //!
-//! Before: `dialogue` has the first record, and an operator traces clients. After: the trace has a line of it.
-//! Never: is computed while there is no trace, or decides anything.
+//! Before: `dialogue` has the first record, and an operator traces clients. After: the trace shows them.
+//! Never: runs while there is no trace, or decides anything.
 //!
 //! Source: JA4, "JA4: TLS Client Fingerprinting" (FoxIO, 2023); RFC 8446 §4.2; RFC 8701 for the values that mean nothing.
 
@@ -9,7 +10,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::hello::{GREASE, SUPPORTED_VERSIONS, extensions, split_length, suites};
 
-/// What a client offers.
+/// The parameters that a client offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// Versions of TLS, the newest first, such as "1.3 1.2".
@@ -21,12 +22,12 @@ pub struct Offer {
 const SERVER_NAME: u16 = 0;
 const SIGNATURE_ALGORITHMS: u16 = 13;
 const ALPN: u16 = 16;
-/// Hexadecimal digits of a hash that a fingerprint has.
+/// Hexadecimal digits of a hash in a fingerprint.
 const DIGITS: usize = 12;
-/// The version of a hello without `supported_versions`, behind the headers of record and handshake.
+/// The version of a hello without `supported_versions`, after the headers of record and handshake.
 const VERSION_AT: usize = super::record::HEADER_OCTETS + 4;
 
-/// What the ClientHello in `record` offers. `None`: it is no whole ClientHello.
+/// The parameters of the ClientHello in `record`. `None`: it is not a complete ClientHello.
 #[must_use]
 pub fn of(record: &[u8]) -> Option<Offer> {
     let ciphers = numbers(suites(record)?.0);
@@ -102,7 +103,8 @@ fn digits_of(version: u16) -> &'static str {
     }
 }
 
-/// The first and the last sign of a protocol's name; of one that has others than letters and digits, of its hexadecimal form.
+/// The first and the last character of a protocol's name; if these are not letters or digits, of its hexadecimal
+/// form.
 fn ends_of(name: &[u8]) -> String {
     let (Some(first), Some(last)) = (name.first(), name.last()) else { return "00".to_owned() };
     match first.is_ascii_alphanumeric() && last.is_ascii_alphanumeric() {
@@ -157,9 +159,9 @@ mod tests {
         record
     }
 
-    /// Goal: a fingerprint is the one that others compute, whatever the order of a hello and its reserved values; versions are
-    /// named; what is no hello has none. Method: the example of the JA4 specification, in two orders; a hello of TLS 1.2 without
-    /// extensions; each beginning of one. Covers: C-584
+    /// Goal: a fingerprint equals that of other implementations, whatever the order of a hello and its reserved
+    /// values; versions are named; octets that are not a hello have none. Method: the example of the JA4
+    /// specification, in two orders; a hello of TLS 1.2 without extensions; each prefix of one. Covers: C-584
     #[test]
     fn a_fingerprint_is_that_of_the_specification() {
         let ciphers = [

@@ -1,6 +1,7 @@
-//! A map of the kernel half that is mapped into our memory: it is read and written without a system call.
+//! A map of the kernel half that is mapped into this process: it is read and written without a system call.
 //!
-//! Before: a loaded object has an array that may be mapped (BPF_F_MMAPABLE). After: its values are cells of this process.
+//! Before: a loaded object has an array that may be mapped (BPF_F_MMAPABLE). After: its values are cells of this
+//! process.
 //! Holds: the mapping. Never: reaches beyond the mapped cells.
 
 use std::{

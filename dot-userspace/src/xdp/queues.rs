@@ -1,9 +1,10 @@
-//! The kernel's own part between a SYN and its accept: connections that wait for a worker, and what listeners dropped.
+//! The kernel's queues between a SYN and its accept: connections that wait for a worker, and those that listeners
+//! dropped.
 //!
-//! Before: listeners are bound. After: `dotd stats` says what became of the SYNs that the kernel half let pass.
-//! Holds: a socket for the kernel's answers (sock_diag), opened before the engine may open no more of its kind; and the listen
-//! addresses. The reading of answers is pure.
-//! Never: asks about connections, whose number clients choose: listeners alone.
+//! Before: listeners are bound. After: `dotd stats` reports the fate of the SYNs that the kernel half let pass.
+//! Holds: a socket for the kernel's answers (sock_diag), opened before the engine loses the right to open one; and
+//! the listen addresses. Decoding answers is pure.
+//! Never: asks about connections, whose number clients choose, but only about listeners.
 //!
 //! Source: sock_diag(7), linux/inet_diag.h, linux/sock_diag.h (SK_MEMINFO_DROPS).
 
@@ -36,14 +37,14 @@ const ROW_OCTETS: usize = 4 + ID_OCTETS + 20;
 /// struct inet_diag_req_v2.
 const QUESTION_OCTETS: usize = 8 + ID_OCTETS;
 
-/// The way to ask.
+/// The socket for questions.
 pub struct Queues {
     socket: Socket,
     listeners: Vec<SocketAddr>,
 }
 
 impl Queues {
-    /// Opens the way, for these listen addresses.
+    /// Opens the socket, for these listen addresses.
     ///
     /// # Errors
     /// The kernel has no sock_diag, or a sandbox refuses it.
@@ -68,14 +69,14 @@ impl Queues {
     }
 }
 
-/// Every TCP listener of a family.
+/// The question about every TCP listener of a family.
 fn question(family: u8) -> Vec<u8> {
     let octets = (HEADER_OCTETS + QUESTION_OCTETS) as u32;
     let mut question = Vec::with_capacity(octets as usize);
     question.extend(octets.to_ne_bytes());
     question.extend(BY_FAMILY.to_ne_bytes());
     question.extend(numbers::LIST.to_ne_bytes());
-    // Sequence number and sender: there is one question at a time, and the kernel knows the sender.
+    // Sequence number and sender are zero: only one question is open, and the kernel knows the sender.
     question.extend([0; 8]);
     question.extend([family, TCP, MEMORY_BIT, 0]);
     question.extend(LISTEN.to_ne_bytes());
@@ -83,7 +84,8 @@ fn question(family: u8) -> Vec<u8> {
     question
 }
 
-/// Reads the messages of one datagram, and adds what our listeners have. Whether nothing follows.
+/// Decodes the messages of one datagram, and adds the counts of dotd's listeners. Returns whether it was the last
+/// one.
 fn read(mut octets: &[u8], listeners: &[SocketAddr], counts: &mut KernelQueues) -> io::Result<bool> {
     let mut is_last = octets.is_empty();
     while let Some((message, kind, _, rest)) = next(octets) {
@@ -137,8 +139,9 @@ mod tests {
 
     use super::*;
 
-    /// Goal: connections that nobody accepts are counted as waiting, those of other listeners are not, and what a full queue drops
-    /// is counted. Method: listeners of this process, one with a queue of one; clients that come and stay. Covers: C-702
+    /// Goal: connections without an accept are counted as waiting, those of other listeners are not, and drops by a
+    /// full queue are counted. Method: listeners of this process, one with a queue of one; clients that connect and
+    /// stay. Covers: C-702
     #[test]
     fn what_waits_is_counted() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -159,7 +162,7 @@ mod tests {
         drop(many);
     }
 
-    /// A connection that is under way.
+    /// A connection that is being established.
     fn connecting(at: SocketAddr) -> socket2::Socket {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.set_nonblocking(true).unwrap();

@@ -9,21 +9,21 @@ use std::io;
 use aya::maps::{MapData, RingBuf};
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// The most entries that are taken in one turn.
+/// Most entries that are taken in one turn.
 const BATCH_MAX: usize = 64;
 
 /// A ring with its reader.
 pub(super) struct Ring(AsyncFd<RingBuf<MapData>>);
 
 impl Ring {
-    /// Waits for entries of a ring from now on. Must be called inside a runtime.
+    /// Waits for entries of a ring from now on. Call it inside a runtime.
     pub(super) fn listen(ring: RingBuf<MapData>) -> io::Result<Self> {
         // SAFETY: the ring owns its one descriptor, names no other, and neither leaves this `AsyncFd`.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?;
         Ok(Self(ring))
     }
 
-    /// Waits for the next entries that `read` understands; returns a turn's worth at most.
+    /// Waits for the next entries that `read` can decode; returns at most a turn's worth.
     ///
     /// # Cancel safety
     /// Yes: entries that were not taken are returned the next time.

@@ -1,7 +1,7 @@
-//! How long ago a connection's SYN came, when a worker accepts it.
+//! The time since a connection's SYN, when a worker accepts it.
 //!
-//! Before: the learner wrote down when our stack answered the SYN. After: the worker knows the time from the SYN to its accept:
-//! the client's part of the TCP handshake, and the wait in the kernel's queue.
+//! Before: the learner noted when the stack answered the SYN. After: the worker knows the time from the SYN to the
+//! accept: the client's part of the TCP handshake, and the wait in the kernel's queue.
 //! Holds: the mapped table. Never: makes a system call, or measures a connection that a SYN cookie made.
 
 use std::{
@@ -35,7 +35,7 @@ impl SynTimes {
         mapped.map(Self).map_err(|error| XdpError::Load { what: SYN_TIMES.into(), reason: error.to_string() })
     }
 
-    /// The time since a connection's SYN; the table forgets it.
+    /// The time since a connection's SYN; removes it from the table.
     pub(super) fn since(&self, client: SocketAddr, server: SocketAddr) -> Option<Duration> {
         let place = Place::of(&flow_of(client, server));
         let word = self.0.cells().get(place.slot as usize)?;
@@ -45,7 +45,7 @@ impl SynTimes {
     }
 }
 
-/// A connection as the kernel half calls it.
+/// The key of a connection in the kernel half.
 pub(super) fn flow_of(client: SocketAddr, server: SocketAddr) -> FlowKey {
     let words = |address: IpAddr| match address.to_canonical() {
         IpAddr::V4(address) => [address.to_bits(), 0, 0, 0],

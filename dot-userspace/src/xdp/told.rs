@@ -1,8 +1,9 @@
 //! Packets of clients that an operator traces, as the kernel half judged them.
 //!
-//! Before: an operator traces clients. After: the control thread has each packet of theirs that begins something or is refused.
+//! Before: an operator traces clients. After: the control thread has each of their packets that begins a connection
+//! or is refused.
 //! Holds: the map of traced clients, the ring until it has a listener, and the number of lost events.
-//! Never: makes the kernel half look for clients while nobody traces.
+//! Never: makes the kernel half look clients up while no operator traces.
 
 use std::{
     io,
@@ -70,7 +71,7 @@ impl Told {
 }
 
 impl ToldPackets {
-    /// Waits for the next packets; returns a turn's worth at most.
+    /// Waits for the next packets; returns at most a turn's worth.
     ///
     /// # Errors
     /// The ring is broken.
@@ -83,7 +84,7 @@ impl ToldPackets {
 }
 
 impl Xdp {
-    /// The stream of packets of traced clients. `None`: it was taken already, or nothing is loaded. Must be called inside a
+    /// The channel of packets of traced clients. `None`: it was taken already, or nothing is loaded. Call it inside a
     /// runtime.
     ///
     /// # Errors
@@ -94,7 +95,7 @@ impl Xdp {
         Ok(Some(ToldPackets(Ring::listen(ring)?)))
     }
 
-    /// Makes the kernel half tell of these clients, and of no others.
+    /// Makes the kernel half report these clients, and no others.
     ///
     /// # Errors
     /// [`XdpError::Settings`]: the kernel refused it.
@@ -122,7 +123,7 @@ impl Xdp {
         lost.wrapping_sub(std::mem::replace(&mut told.said_lost, lost))
     }
 
-    /// These packets in words of this process.
+    /// Converts these packets for this process.
     #[must_use]
     pub fn told(&self, seen: &[Seen]) -> Vec<ToldPacket> {
         let Some(Loaded { kernel, .. }) = &self.kernel else { return Vec::new() };
@@ -131,7 +132,7 @@ impl Xdp {
     }
 }
 
-/// What a rate counts: its class, words, config key, and value.
+/// The quantity that a rate limits: its class, words, config key, and value.
 type RateRow = (Class, &'static str, &'static str, Rate);
 
 fn told_packet(seen: &Seen, now_ns: u64, rates: &[RateRow]) -> Option<ToldPacket> {

@@ -339,7 +339,7 @@ pub struct Control {
     /// Address for metrics, health and the page; absent or empty: none.
     #[serde(deserialize_with = "super::parse::optional_socket")]
     pub http: Option<SocketAddr>,
-    /// Who may read the page there.
+    /// Rights to read the page there.
     pub page: Page,
     /// Host names with which browsers may ask for the page, beside addresses and "localhost".
     pub page_hosts: Vec<String>,

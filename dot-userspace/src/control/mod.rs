@@ -111,14 +111,14 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// `client` is neither an address nor a prefix.
     fn explain(&self, request: &ExplainRequest) -> Result<Explaining, String>;
-    /// The busiest clients: asks the workers, which go on counting for a while.
+    /// The busiest clients: asks the workers, which continue to count for a while.
     fn top(&self, request: TopRequest) -> Counting;
     /// Makes every worker report the events of a client.
     ///
     /// # Errors
     /// The text names no client, or too many traces run.
     fn trace(&self, request: &TraceRequest) -> Result<Traced, String>;
-    /// Who may read the page, and act from there.
+    /// The rights to read the page and to act from it.
     fn page_access(&self) -> PageAccess;
     /// Where HTTP is served.
     fn http_address(&self) -> Option<SocketAddr>;

@@ -16,7 +16,7 @@ use hickory_proto::{
 /// What is wrong with it.
 pub fn wire_name(text: &str) -> Result<Box<[u8]>, String> {
     let name = Name::from_ascii(text).map_err(|error| {
-        format!("{text}: no domain name: {error}").trim_end_matches([':', ' ']).to_owned()
+        format!("{text}: not a domain name: {error}").trim_end_matches([':', ' ']).to_owned()
     })?;
     let octets = name.to_lowercase().to_bytes().map_err(|error| format!("{text}: {error}"))?;
     Ok(octets.into())
@@ -181,6 +181,6 @@ mod tests {
         assert_eq!(*name, *b"\x03www\x07example\x03net\x00");
         assert_eq!(wire_name("www.example.net."), Ok(name));
         assert_eq!(wire_name(".").as_deref(), Ok(&b"\x00"[..]));
-        assert!(wire_name(&"a".repeat(64)).unwrap_err().contains("no domain name"));
+        assert!(wire_name(&"a".repeat(64)).unwrap_err().contains("not a domain name"));
     }
 }

@@ -70,7 +70,7 @@ impl Screen {
     pub fn explain(&self, asked: &Question) -> Result<Explained, String> {
         let name = dns::wire_name(&asked.name)?;
         let qtype = asked.qtype.as_deref().map_or(Ok(TYPE_A), dns::record_type)?;
-        let labels = Labels::read(&name, 0).ok_or_else(|| format!("{}: no domain name", asked.name))?;
+        let labels = Labels::read(&name, 0).ok_or_else(|| format!("{}: not a domain name", asked.name))?;
         // An address of no client: 0.0.0.0.
         let client = asked.client.unwrap_or(IpAddr::from([0, 0, 0, 0]));
         let mut counted = Vec::new();

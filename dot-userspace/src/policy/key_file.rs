@@ -77,7 +77,7 @@ mod tests {
             ("hmac-md5:k.test:c2VjcmV0", "hmac-md5"),
             ("hmac-sha256:k.test:c2Vj!cmV0", "no Base64"),
             ("key \"k\" { algorithm hmac-sha256; };", "is no key"),
-            ("hmac-sha256:k..test:c2VjcmV0", "no domain name"),
+            ("hmac-sha256:k..test:c2VjcmV0", "not a domain name"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(why) && !error.contains("c2Vj"), "{text}: {error}");

@@ -1,4 +1,4 @@
-//! Maps a client prefix to a number that nobody can predict, for tables of fixed size.
+//! Maps a client prefix to an unpredictable number, for tables of fixed size.
 //!
 //! Before: a client's address. After: the row of its prefix in `clients`, or its places in `rates`.
 //! Holds: two random numbers. Never: allocates, or lets a client choose whose row it shares.

@@ -154,7 +154,7 @@ impl Records {
                 (header.octets > record::CIPHERTEXT13_OCTETS_MAX).then_some(RECORD_OVERFLOW)
             }
             APPLICATION_DATA | ALERT if !self.is_tls13() => None,
-            // Renegotiation, change_cipher_spec, and types that nobody knows.
+            // Renegotiation, change_cipher_spec, and unknown types.
             _ => Some(UNEXPECTED_MESSAGE),
         }
     }

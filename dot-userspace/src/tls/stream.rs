@@ -28,11 +28,12 @@ use crate::octets::{Octets, put_run};
 /// Smallest buffer for [`Stream::poll_read`]: the longest beginning of a record, and as much again.
 pub const SCRATCH_OCTETS_MIN: usize = 2 * CIPHERTEXT_OCTETS_MAX;
 
-/// Most octets that a connection takes along of a record that is not whole, or that came with the handshake.
+/// Most octets of an incomplete record, or of those that came with the handshake, that a connection carries to
+/// another process.
 const CARRY_OCTETS_MAX: usize = HEADER_OCTETS + CIPHERTEXT_OCTETS_MAX;
-/// Most octets that it takes along of those that the kernel has not taken.
+/// Most octets not taken by the kernel that it carries.
 const UNSENT_OCTETS_MAX: usize = 32 * 1024;
-/// Octets of a connection's form beside these and its records.
+/// Octets of the encoding without these and its records.
 const FORM_OCTETS: usize = 24;
 
 /// The result of one read.
@@ -256,16 +257,16 @@ impl Stream {
         Poll::Ready(Ok(self.has_ended))
     }
 
-    /// How much room the connection takes as octets. `None`: it cannot go on in another process: it is ending, or its client takes
-    /// too little.
+    /// Room that the connection needs as octets. `None`: it cannot move to another process: it is ending, or its
+    /// client reads too slowly.
     pub fn octets_to_move(&self) -> Option<usize> {
         let is_open = self.closing.is_none() && !self.has_ended && !self.has_parted;
         let is_small = self.carry.len() <= CARRY_OCTETS_MAX && self.unsent.len() <= UNSENT_OCTETS_MAX;
         (is_open && is_small).then(|| FORM_OCTETS + RECORDS_OCTETS_MAX + self.carry.len() + self.unsent.len())
     }
 
-    /// Appends what it is beside its socket, and gives that. Nothing may be read or written afterwards; dropping it leaves the
-    /// connection open. `None`: no descriptor is left, and nothing has changed.
+    /// Appends the connection's state without its socket, and returns the socket. Nothing may be read or written
+    /// afterwards; dropping this leaves the connection open. `None`: no descriptor is left, and nothing has changed.
     pub fn hand_over(&mut self, out: &mut Vec<u8>) -> Option<OwnedFd> {
         let socket = self.tcp.as_fd().try_clone_to_owned().ok()?;
         self.records.hand_over(out);
@@ -276,7 +277,7 @@ impl Stream {
         Some(socket)
     }
 
-    /// Goes on with a connection that another process has handed over. `None`: the octets are not its.
+    /// Continues a connection that another process has handed over. `None`: the octets are invalid.
     pub fn resume(tcp: TcpStream, octets: &mut Octets<'_>) -> Option<Self> {
         let records = Records::read(octets)?;
         let written = octets.u64()?;

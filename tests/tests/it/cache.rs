@@ -321,7 +321,7 @@ fn an_operator_has_answers_forgotten() {
     ask("two.dotd.test");
     assert_eq!(backend.received().len(), 3, "two is kept");
     let said = dotd.operate(&["cache", "flush", "no..name"]);
-    assert!(said.text.contains("no domain name"), "{said:?}");
+    assert!(said.text.contains("not a domain name"), "{said:?}");
     let said = dotd.operate(&["cache", "flush"]);
     assert!(said.text.contains("every name"), "{said:?}");
     eventually("two is asked anew", || {

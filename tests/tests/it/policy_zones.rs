@@ -376,7 +376,7 @@ fn an_operator_sees_which_rule_decides() {
     assert!(dotd.operate(&["reload"]).is_success);
     let tested = dotd.operate(&["policy", "test", "x.ads.dotd.test"]);
     assert!(tested.has("x.ads.dotd.test A: nxdomain") && tested.has("zone:2, by name"), "{}", tested.text);
-    assert!(dotd.operate(&["policy", "test", "a..b"]).has("no domain name"));
+    assert!(dotd.operate(&["policy", "test", "a..b"]).has("not a domain name"));
     dotd.write("zone", "<html>\n");
     let failed = dotd.operate(&["reload"]);
     assert!(

@@ -1,7 +1,7 @@
 //! The words and options of `dotd query`, with their help.
 //!
-//! Before: the shell's words, or those that `words::as_options` made of `+name=value`. After: `plan` checks what they ask for.
-//! Never: does anything but describe.
+//! Before: the shell's words, or those that `words::as_options` made of `+name=value`. After: `plan` checks them.
+//! Never: does more than describe.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -11,14 +11,14 @@ use ipnet::IpNet;
 use super::super::examples::QUERY_EXAMPLES;
 use crate::config::{TlsVersion, parse_duration};
 
-/// What to ask, whom, and how.
+/// The questions, the server, and the options.
 #[derive(Debug, Args)]
 #[command(after_help = QUERY_EXAMPLES)]
 pub(in crate::cli) struct QueryArguments {
-    /// `@SERVER`, then names, each with its type and class behind it, as dig has them
+    /// `@SERVER`, then names, each followed by its type and class, as for dig
     ///
-    /// A word that is a type (A, AAAA, TYPE65, AXFR) is one; a name that looks like a type is written with a dot behind it
-    /// (`mx.`). A name as SERVER is also the one its certificate must be valid for.
+    /// A word that is a type (A, AAAA, TYPE65, AXFR) counts as one; write a name that looks like a type with a dot
+    /// after it (`mx.`). If SERVER is a name, its certificate must be valid for it.
     #[arg(value_name = "WORD")]
     pub(super) words: Vec<String>,
     /// Address or name of the server.
@@ -29,20 +29,21 @@ pub(in crate::cli) struct QueryArguments {
     /// Port of the server [default: 853 with TLS, else 53]
     #[arg(short, long, value_name = "PORT", help_heading = WHAT)]
     pub(super) port: Option<u16>,
-    /// The name that this address has: its PTR record is asked for
+    /// Ask for the name of this address: its PTR record
     #[arg(short = 'x', long, value_name = "ADDRESS", help_heading = WHAT)]
     pub(super) reverse: Vec<std::net::IpAddr>,
-    /// A question in each line, `NAME [TYPE [CLASS]]`; "-" reads standard input
+    /// File with one question in each line, `NAME [TYPE [CLASS]]`; "-" reads standard input
     #[arg(short = 'f', long, value_name = "FILE", help_heading = WHAT)]
     pub(super) file: Option<PathBuf>,
-    /// Ask all of it so often, over the same connection
+    /// Ask all questions this many times, over the same connection
     #[arg(long, value_name = "TIMES", default_value_t = 1, help_heading = WHAT,
         value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) repeat: u32,
-    /// Ask each time over a new connection, which offers the ticket of the last one; twice unless --repeat says more
+    /// Ask each time over a new connection, which offers the ticket of the previous one; twice unless --repeat says
+    /// more
     #[arg(long, help_heading = WHAT)]
     pub(super) resume: bool,
-    /// Questions of a connection that wait for their answer at the same time
+    /// Most questions of a connection that wait for their answers at the same time
     #[arg(long, value_name = "COUNT", default_value_t = 64, help_heading = WHAT,
         value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) in_flight: u16,
@@ -63,7 +64,7 @@ pub(in crate::cli) struct QueryArguments {
     pub(super) json: bool,
 }
 
-/// How octets travel.
+/// The transport.
 #[derive(Debug, Args)]
 pub(super) struct Way {
     /// DNS over TLS (RFC 7858), which is the default
@@ -75,72 +76,72 @@ pub(super) struct Way {
     /// DNS in clear over UDP; a truncated answer is asked for again over TCP
     #[arg(long, alias = "notcp", group = "transport", help_heading = WAY)]
     pub(super) udp: bool,
-    /// Keep a truncated answer
+    /// Keep a truncated answer instead of asking again over TCP
     #[arg(long, help_heading = WAY)]
     pub(super) ignore: bool,
-    /// The first octets travel with the SYN where the server has given a cookie (TCP Fast Open)
+    /// Send the first octets with the SYN if the server has given a cookie (TCP Fast Open)
     #[arg(long, alias = "fastopen", conflicts_with = "udp", help_heading = WAY)]
     pub(super) tfo: bool,
-    /// A PROXY header (version 2) in front: these ends are the client's, as 192.0.2.1:1234-198.51.100.1:853
+    /// Begin with a PROXY header (version 2) with these two ends of the client, as 192.0.2.1:1234-198.51.100.1:853
     #[arg(long, value_name = "SOURCE-DESTINATION", value_parser = ends, help_heading = WAY)]
     pub(super) proxy: Option<(SocketAddr, SocketAddr)>,
-    /// The PROXY header is the first thing within TLS, not in front of it
+    /// Send the PROXY header as the first octets inside TLS, not in front of it
     #[arg(long, requires = "proxy", help_heading = WAY)]
     pub(super) proxy_within: bool,
 }
 
-/// Who the server must be (RFC 8310).
+/// The required identity of the server (RFC 8310).
 #[derive(Debug, Args)]
 pub(super) struct Secured {
-    /// "strict": no question is sent to a server without proof of its identity; "opportunistic": TLS with any server
+    /// "strict": send no question to a server without proof of its identity; "opportunistic": TLS with any server
     /// [default: strict with a name, a pin or a CA file, else opportunistic]
     #[arg(long, value_name = "PROFILE", help_heading = TLS)]
     pub(super) profile: Option<Profile>,
-    /// Opportunistic: where there is no TLS, ask in clear over TCP, port 53, and say so
+    /// With the opportunistic profile: if TLS fails, ask in clear over TCP, port 53, and say so
     #[arg(long, help_heading = TLS)]
     pub(super) fallback: bool,
-    /// The name that its certificate must be valid for
+    /// The name that the server's certificate must be valid for
     #[arg(long, aliases = ["tls-hostname", "tls-host"], value_name = "NAME", help_heading = TLS)]
     pub(super) name: Option<String>,
-    /// A pin of its key, as `dotd pin` prints; several: one must fit
+    /// A pin of the server's key, as `dotd pin` prints; may be repeated: one of them must match
     #[arg(long = "pin", alias = "tls-pin", value_name = "PIN", help_heading = TLS)]
     pub(super) pins: Vec<String>,
     /// PEM file of the authorities for the name [default: the system's]
     #[arg(long, alias = "tls-ca", value_name = "FILE", help_heading = TLS)]
     pub(super) ca: Option<PathBuf>,
-    /// The name said in the ClientHello, where it is not the one above; "" says none
+    /// The name in the ClientHello, if it is not the one above; "" sends none
     #[arg(long, alias = "tls-sni", value_name = "NAME", help_heading = TLS)]
     pub(super) sni: Option<String>,
-    /// Protocols offered by ALPN, with commas; "" sends no such extension
+    /// Protocols offered by ALPN, separated by commas; "" sends no such extension
     #[arg(long, value_name = "NAMES", default_value = "dot", help_heading = TLS)]
     pub(super) alpn: String,
     /// The only version offered: 1.2 or 1.3 [default: both]
     #[arg(long, value_name = "VERSION", value_parser = version, help_heading = TLS)]
     pub(super) tls_version: Option<TlsVersion>,
-    /// PEM file of a certificate of our own, for servers that ask for one
+    /// PEM file of a client certificate, for servers that ask for one
     #[arg(long, alias = "tls-certfile", value_name = "FILE", requires = "client_key", help_heading = TLS)]
     pub(super) client_cert: Option<PathBuf>,
-    /// And its key
+    /// PEM file of its key
     #[arg(long, alias = "tls-keyfile", value_name = "FILE", requires = "client_cert", help_heading = TLS)]
     pub(super) client_key: Option<PathBuf>,
 }
 
-/// What each query says.
+/// The content of each query.
 #[derive(Debug, Args)]
 pub(super) struct MessageArguments {
     /// Ask for DNSSEC records (DO)
     #[arg(long = "do", visible_alias = "dnssec", help_heading = MESSAGE)]
     pub(super) dnssec: bool,
-    /// No validation, please (CD)
+    /// Ask for no validation (CD)
     #[arg(long, alias = "cdflag", help_heading = MESSAGE)]
     pub(super) cd: bool,
-    /// Say whether it was validated (AD)
+    /// Ask whether the answer was validated (AD)
     #[arg(long, alias = "adflag", help_heading = MESSAGE)]
     pub(super) ad: bool,
-    /// No recursion (RD=0)
+    /// Ask for no recursion (RD=0)
     #[arg(long, aliases = ["norecurse", "norec", "nordflag"], help_heading = MESSAGE)]
     pub(super) no_recurse: bool,
-    /// No OPT record
+    /// Send no OPT record
     #[arg(long, alias = "noedns", conflicts_with_all = ["dnssec", "padding", "keepalive", "subnet", "cookie", "nsid", "edns_options"],
         help_heading = MESSAGE)]
     pub(super) no_edns: bool,
@@ -148,24 +149,24 @@ pub(super) struct MessageArguments {
     #[arg(long, value_name = "OCTETS", default_value_t = 1232, help_heading = MESSAGE,
         value_parser = clap::value_parser!(u16).range(512..))]
     pub(super) bufsize: u16,
-    /// Pad to a multiple of so many octets (RFC 8467) [default: 128 with TLS; 0: not]
+    /// Pad to a multiple of this many octets (RFC 8467) [default: 128 with TLS; 0: no padding]
     #[arg(long, value_name = "OCTETS", num_args = 0..=1, require_equals = true, default_missing_value = "128",
         help_heading = MESSAGE)]
     pub(super) padding: Option<u16>,
-    /// Ask how long an idle connection may live (RFC 7828)
+    /// Ask how long an idle connection may stay open (RFC 7828)
     #[arg(long, conflicts_with = "udp", help_heading = MESSAGE)]
     pub(super) keepalive: bool,
-    /// Where the client is (RFC 7871), as 192.0.2.0/24; 0.0.0.0/0 asks for privacy
+    /// Client subnet (RFC 7871), as 192.0.2.0/24; 0.0.0.0/0 asks for privacy
     #[arg(long, value_name = "PREFIX", help_heading = MESSAGE)]
     pub(super) subnet: Option<IpNet>,
-    /// A cookie (RFC 7873): 8 to 40 octets in hexadecimal, or eight at random
+    /// Send a cookie (RFC 7873): 8 to 40 octets in hexadecimal, or eight random ones
     #[arg(long, value_name = "HEX", num_args = 0..=1, require_equals = true, default_missing_value = "",
         help_heading = MESSAGE)]
     pub(super) cookie: Option<String>,
-    /// Which server is it (RFC 5001)
+    /// Ask for the identity of the server (RFC 5001)
     #[arg(long, help_heading = MESSAGE)]
     pub(super) nsid: bool,
-    /// Any other option: its code, and its octets in hexadecimal
+    /// Send any other option: its code, and its octets in hexadecimal
     #[arg(long = "edns-option", alias = "ednsopt", value_name = "CODE[:HEX]", value_parser = option, help_heading = MESSAGE)]
     pub(super) edns_options: Vec<(u16, Vec<u8>)>,
 }
@@ -173,13 +174,13 @@ pub(super) struct MessageArguments {
 /// Usage profiles of RFC 8310 §5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Profile {
-    /// Proven to be the server, or nothing is asked.
+    /// No question is sent without proof of the server's identity.
     Strict,
-    /// Within TLS, with any server.
+    /// TLS with any server.
     Opportunistic,
 }
 
-const WHAT: &str = "What to ask, and whom";
+const WHAT: &str = "Questions and server";
 const WAY: &str = "Transport";
 const TLS: &str = "TLS";
 const MESSAGE: &str = "Message";
@@ -187,14 +188,14 @@ const FORM: &str = "Output";
 /// Octets of a cookie (RFC 7873 §4): eight of the client's, and up to 32 of the server's.
 const COOKIE_OCTETS_MAX: usize = 40;
 
-/// With a unit, or in seconds as kdig has it.
+/// A time with a unit, or in seconds as for kdig.
 fn time(text: &str) -> Result<Duration, String> {
     let time = match text.parse::<u16>() {
         Ok(seconds) => Duration::from_secs(seconds.into()),
         Err(_) => parse_duration(text)?,
     };
     match time.is_zero() {
-        true => Err("there is no answer within no time".to_owned()),
+        true => Err("the time must be longer than 0".to_owned()),
         false => Ok(time),
     }
 }
@@ -209,18 +210,19 @@ fn version(text: &str) -> Result<TlsVersion, String> {
 
 fn ends(text: &str) -> Result<(SocketAddr, SocketAddr), String> {
     let (source, destination) = text.split_once('-').ok_or("write SOURCE:PORT-DESTINATION:PORT")?;
-    let end =
-        |text: &str| text.parse::<SocketAddr>().map_err(|_| format!("\"{text}\" is no address with a port"));
+    let end = |text: &str| {
+        text.parse::<SocketAddr>().map_err(|_| format!("\"{text}\" is not an address with a port"))
+    };
     let (source, destination) = (end(source)?, end(destination)?);
     match source.is_ipv4() == destination.is_ipv4() {
         true => Ok((source, destination)),
-        false => Err("both must be of one family".to_owned()),
+        false => Err("both addresses must be of one family".to_owned()),
     }
 }
 
 fn option(text: &str) -> Result<(u16, Vec<u8>), String> {
     let (code, octets) = text.split_once(':').unwrap_or((text, ""));
-    let code = code.parse().map_err(|_| format!("\"{code}\" is no number of an option"))?;
+    let code = code.parse().map_err(|_| format!("\"{code}\" is not the number of an option"))?;
     Ok((code, octets_of(octets)?))
 }
 
@@ -234,7 +236,7 @@ pub(super) fn octets_of(text: &str) -> Result<Vec<u8>, String> {
     pairs.map(|at| u8::from_str_radix(&text[at..at + 2], 16).map_err(|_| wrong())).collect()
 }
 
-/// A cookie as it was typed; an empty text is eight octets at random.
+/// A cookie as it was typed; an empty text gives eight random octets.
 pub(super) fn cookie(text: &str) -> Result<Vec<u8>, String> {
     if text.is_empty() {
         let mut octets = vec![0; 8];
@@ -244,6 +246,6 @@ pub(super) fn cookie(text: &str) -> Result<Vec<u8>, String> {
     let octets = octets_of(text)?;
     match octets.len() {
         8 | 16..=COOKIE_OCTETS_MAX => Ok(octets),
-        count => Err(format!("a cookie has 8 or 16 to {COOKIE_OCTETS_MAX} octets, and this {count}")),
+        count => Err(format!("a cookie has 8 or 16 to {COOKIE_OCTETS_MAX} octets, and this one {count}")),
     }
 }

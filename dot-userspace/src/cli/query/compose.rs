@@ -1,6 +1,6 @@
 //! A question as a DNS message, by hickory-proto.
 //!
-//! Before: `plan` knows what the options ask for. After: `exchange` sends the octets.
+//! Before: `plan` has checked the options. After: `exchange` sends the octets.
 //! Never: sends, or chooses an ID that a question in flight has.
 //!
 //! Source: RFC 1035 §4.1, RFC 6891 §6.1, RFC 7830 and RFC 8467 §4.1 (padding), RFC 7828, RFC 7871 §6, RFC 7873 §4.
@@ -16,7 +16,7 @@ use super::{
     words::Question,
 };
 
-/// What every query says beside its question.
+/// The options of every query beside its question.
 pub(super) struct Manner {
     dnssec: bool,
     checking_disabled: bool,
@@ -27,7 +27,7 @@ pub(super) struct Manner {
     /// Multiple of octets; 0: no padding.
     padding_block: usize,
     options: Vec<(u16, Vec<u8>)>,
-    /// The client's half of the cookie, to recognise it.
+    /// The client's half of the cookie, to compare it with the answer's.
     pub(super) cookie: Option<[u8; 8]>,
 }
 
@@ -101,7 +101,7 @@ impl Manner {
             }
             message.set_edns(edns);
         }
-        message.to_vec().map_err(|error| format!("this cannot be said in a message: {error}"))
+        message.to_vec().map_err(|error| format!("this does not fit into a message: {error}"))
     }
 }
 
@@ -121,7 +121,7 @@ fn subnet(prefix: IpNet) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// Goal: a prefix has as many octets as its length needs, and no bit behind it.
+    /// Goal: a prefix has as many octets as its length needs, and no bit after it.
     #[test]
     fn a_subnet_is_cut_to_its_length() {
         let octets = |text: &str| subnet(text.parse().unwrap());

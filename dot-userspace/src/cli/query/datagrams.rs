@@ -1,6 +1,7 @@
-//! Questions by UDP, one after the other; what is truncated is asked for again over TCP.
+//! Sends questions by UDP, one after the other; a truncated answer is asked for again over TCP.
 //!
-//! Before: `plan` says UDP. After: a `Round`. Never: takes a datagram of another address, or one with another ID.
+//! Before: `plan` selects UDP. After: a `Round`. Never: accepts a datagram from another address, or one with another
+//! ID.
 //!
 //! Source: RFC 1035 §4.2.1, RFC 7766 §5, RFC 5452 §9.
 
@@ -21,7 +22,7 @@ use crate::{
     proxy::header,
 };
 
-/// Asks everything once.
+/// Asks every question once.
 pub(super) fn round(plan: &Plan) -> Result<Round, String> {
     let mut round = Round { opening: None, first_octet: None, replies: Vec::new(), failure: None };
     for place in 0..plan.questions.len() {
@@ -66,7 +67,7 @@ fn by_datagram(plan: &Plan, place: usize) -> Result<Reply, String> {
     Ok(reply)
 }
 
-/// The same question over TCP; `None`: it could not be asked there.
+/// The same question over TCP. `None`: it could not be asked there.
 fn by_stream(plan: &Plan, place: usize) -> Option<Reply> {
     let mut wire = Wire::open_clear(plan).ok()?;
     let id = random_id().ok()?;
@@ -103,7 +104,7 @@ fn by_stream(plan: &Plan, place: usize) -> Option<Reply> {
     }
 }
 
-/// The first datagram of the server that has the query's ID; `None`: none in time.
+/// The first datagram of the server with the query's ID. `None`: none came in time.
 fn send_and_hear(plan: &Plan, query: &[u8], began: Instant) -> io::Result<Option<Vec<u8>>> {
     let any = if plan.address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(any)?;

@@ -1,7 +1,7 @@
-//! Questions go out, answers come back and are matched: over one connection, in any order.
+//! Sends questions and matches the answers: over one connection, in any order.
 //!
 //! Before: `wire` is open. After: a `Round`. Holds: the questions in flight, by ID.
-//! Never: has more than `--in-flight` of them unanswered, or takes an answer to another question.
+//! Never: has more than `--in-flight` of them unanswered, or accepts an answer to another question.
 //!
 //! Source: RFC 7766 §6.2.1.1 and §7 (pipelining, order), RFC 5936 §2.2 (zone transfers), RFC 5452 §3.
 
@@ -26,10 +26,10 @@ use crate::dns::framing::{append_message, cut_message};
 
 /// Octets read at a time.
 pub(super) const READ_OCTETS: usize = 16 * 1024;
-/// Octets of a zone that is kept to be printed.
+/// Most octets of a zone that are kept to be printed.
 const ZONE_OCTETS_MAX: usize = 256 << 20;
 
-/// Asks everything once.
+/// Asks every question once.
 pub(super) fn round(plan: &Plan) -> Result<Round, String> {
     if plan.transport == Transport::Udp {
         return datagrams::round(plan);
@@ -44,7 +44,7 @@ pub(super) fn round(plan: &Plan) -> Result<Round, String> {
     }
 }
 
-/// Asks everything `plan.rounds` times over one connection.
+/// Asks every question `plan.rounds` times over one connection.
 pub(super) fn rounds_of_one(plan: &Plan) -> Result<Vec<Round>, String> {
     if plan.transport == Transport::Udp {
         return (0..plan.rounds).map(|_| datagrams::round(plan)).collect();
@@ -150,7 +150,7 @@ pub(super) fn is_late(error: &io::Error) -> bool {
 }
 
 impl Conversation<'_> {
-    /// Appends the question at this place, under an ID that no other has.
+    /// Appends the question at this place, under an unused ID.
     fn ask(&mut self, place: usize, framed: &mut Vec<u8>) -> Result<(), String> {
         let Some(question) = self.plan.questions.get(place) else { return Ok(()) };
         let id = loop {
@@ -235,14 +235,14 @@ impl Conversation<'_> {
         }
     }
 
-    /// The connection is over: this ends all waiting questions and those that were not asked yet.
+    /// The connection has ended: this ends all waiting questions and those that were not sent yet.
     fn cut(&mut self, reason: &str, next: usize) {
         let waiting: Vec<Waiting> = self.waiting.drain().map(|(_, one)| one).collect();
         for one in waiting {
             self.end(one, Outcome::Cut(reason.to_owned()));
         }
         for question in next..self.plan.questions.len() {
-            let outcome = Outcome::Cut("not asked: the connection had ended".to_owned());
+            let outcome = Outcome::Cut("not sent: the connection had ended".to_owned());
             let (query_octets, octets, elapsed) = (0, 0, Duration::ZERO);
             self.replies.push(Reply {
                 question,
@@ -267,11 +267,11 @@ pub(super) fn random_id() -> Result<u16, String> {
 
 /// The message, if it is an answer to this question.
 pub(super) fn read(octets: &[u8], plan: &Plan, question: usize) -> Result<Message, String> {
-    let message = Message::from_vec(octets).map_err(|error| format!("no DNS message: {error}"))?;
+    let message = Message::from_vec(octets).map_err(|error| format!("not a DNS message: {error}"))?;
     if message.metadata.message_type != MessageType::Response {
         return Err("a query came back, not a response".to_owned());
     }
-    // An error, and every message of a transfer but its first, may lack the question.
+    // An error, and every message of a transfer except the first, may lack the question.
     let Some(asked) = plan.questions.get(question) else { return Ok(message) };
     let is_other = message.queries.iter().any(|query| {
         query.query_type() != asked.kind || query.query_class() != asked.class || *query.name() != asked.name
@@ -282,7 +282,7 @@ pub(super) fn read(octets: &[u8], plan: &Plan, question: usize) -> Result<Messag
     }
 }
 
-/// Whether a zone transfer is at its end: the second SOA, an error, or an answer without any record.
+/// Whether a zone transfer has ended: the second SOA, an error, or an answer without any record.
 fn is_whole(messages: &[Message]) -> bool {
     let answers = messages.iter().flat_map(|message| message.answers.iter());
     let soas = answers.filter(|record| record.record_type() == RecordType::SOA).count();

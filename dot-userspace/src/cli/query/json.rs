@@ -30,7 +30,8 @@ pub(super) fn full(plan: &Plan, rounds: &[Round], status: u8) -> String {
     ascii(&format!("{whole:#}\n"))
 }
 
-/// What is not ASCII stands in strings alone, and is escaped there: some of it turns a terminal's text around.
+/// Characters outside ASCII occur only in strings, and are escaped there, because some of them reverse a terminal's
+/// text.
 pub(in crate::cli) fn ascii(text: &str) -> String {
     let mut units = [0; 2];
     text.chars().fold(String::with_capacity(text.len()), |mut safe, c| {

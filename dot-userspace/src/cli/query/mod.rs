@@ -1,8 +1,8 @@
 //! `dotd query`: a client for diagnosis, over TLS, TCP and UDP.
 //!
 //! Before: the shell. After: answers on standard output, and an exit status that classifies them.
-//! The path: `words` and `arguments` → `plan` → `wire` opens and `exchange` (or `datagrams`) asks what `compose` wrote
-//! → `text` or `json` prints by `zone_form` and `options`; `outcome` has the exit status.
+//! The path: `words` and `arguments` → `plan` → `wire` opens and `exchange` (or `datagrams`) sends the messages of
+//! `compose` → `text` or `json` prints with `zone_form` and `options`; `outcome` has the exit status.
 //! Never: serves a client, keeps state, or asks a server without proof of its identity under the strict profile.
 
 mod arguments;
@@ -50,7 +50,7 @@ pub(super) fn run(arguments: QueryArguments, config: Option<&Path>) -> Result<u8
     Ok(status)
 }
 
-/// Each round over a connection of its own, or all over one.
+/// Asks each round over a connection of its own, or all over one.
 fn ask(plan: &Plan) -> Result<Vec<Round>, String> {
     match plan.resumes {
         true => (0..plan.rounds).map(|_| exchange::round(plan)).collect(),

@@ -1,4 +1,4 @@
-//! Header and EDNS by the names that the field has for them.
+//! The names of header fields and EDNS options in the output.
 //!
 //! Before: hickory-proto has parsed a message. After: `text` and `json` print these words. Never: prints.
 //!
@@ -81,7 +81,7 @@ pub(super) fn flags(message: &Message) -> Vec<&'static str> {
     all.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
 }
 
-/// Each option by its name, and what it says.
+/// The name of each option, and its content.
 pub(super) fn lines(edns: &Edns, cookie: Option<[u8; 8]>) -> Vec<(String, String)> {
     let options = edns.options().as_ref().iter();
     options
@@ -123,7 +123,7 @@ fn extended_error(octets: &[u8]) -> String {
     let Some((code, text)) = octets.split_first_chunk() else { return "cut off".to_owned() };
     let code = u16::from_be_bytes(*code);
     let name = EXTENDED_ERRORS.get(usize::from(code)).map(|name| format!(" ({name})")).unwrap_or_default();
-    // Text for people: RFC 8914 says UTF-8, and the printer escapes what a terminal obeys.
+    // Text for people: RFC 8914 says UTF-8, and the printer escapes control characters.
     let text = String::from_utf8_lossy(text);
     let text = if text.is_empty() { String::new() } else { format!(": ({text})") };
     format!("{code}{name}{text}")
@@ -159,7 +159,7 @@ fn subnet(octets: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// Goal: options are read as their RFCs write them, and cut ones cost nothing. Covers: C-471
+    /// Goal: options are decoded as their RFCs define them, and truncated ones cause no error. Covers: C-471
     #[test]
     fn options_are_read() {
         let said = |code, octets: &[u8]| line(code, octets, Some([1; 8])).1;

@@ -12,11 +12,11 @@ use super::wire::Opening;
 pub(super) struct Round {
     /// `None`: datagrams.
     pub(super) opening: Option<Opening>,
-    /// From the first question's leaving to the first octet of an answer.
+    /// From sending the first question to the first octet of an answer.
     pub(super) first_octet: Option<Duration>,
     /// In the order of the questions.
     pub(super) replies: Vec<Reply>,
-    /// Why nothing could be asked.
+    /// Why no question could be sent.
     pub(super) failure: Option<Failure>,
 }
 
@@ -40,7 +40,7 @@ pub(super) enum Outcome {
     Answered(Vec<Message>),
     /// No answer in time.
     Silent,
-    /// A message that is no answer to it.
+    /// A message that is not an answer to it.
     Malformed(String),
     /// The connection ended first.
     Cut(String),
@@ -60,13 +60,13 @@ impl fmt::Display for Failure {
             Self::Unconnected(error) => write!(form, "not connected: {}", plain(error)),
             Self::NotSecure(error) => write!(form, "no TLS: {}", plain(error)),
             Self::NotAuthentic => {
-                form.write_str("strict profile: it is not proven to be the server; nothing was asked")
+                form.write_str("strict profile: the server did not prove its identity; no question was sent")
             }
         }
     }
 }
 
-/// A time-out by its name: the kernel calls that of a socket "would block".
+/// A timeout by its name: for a socket with a timeout the kernel returns "would block".
 pub(super) fn plain(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "timed out".to_owned(),
@@ -85,7 +85,7 @@ const SILENT: u8 = 4;
 const UNCONNECTED: u8 = 5;
 /// No TLS, or a server that could not prove its identity.
 const NOT_SECURE: u8 = 6;
-/// A message that is no valid answer.
+/// A message that is not a valid answer.
 const MALFORMED: u8 = 7;
 
 impl Round {

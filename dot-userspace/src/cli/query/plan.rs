@@ -1,7 +1,7 @@
-//! From the command line to a plan: which server, which questions, which proof of identity.
+//! Turns the command line into a plan: the server, the questions, and the required proof of identity.
 //!
-//! Before: `arguments` and `words` have read the command line. After: `mod` asks. Holds: the bounds on a list.
-//! Never: sends an octet, except for the system's own look-up of a server's name.
+//! Before: `arguments` and `words` have parsed the command line. After: `mod` asks. Holds: the limits of a list.
+//! Never: sends an octet, except for the system's own lookup of a server's name.
 
 use std::{
     fs::File,
@@ -25,7 +25,7 @@ use crate::{
     tls::{Inquiry, Wanted},
 };
 
-/// How octets travel.
+/// The transports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transport {
     Tls,
@@ -43,19 +43,19 @@ impl Transport {
     }
 }
 
-/// A command line that makes sense.
+/// A command line without contradictions.
 pub(super) struct Plan {
-    /// As it was typed, and where that is.
+    /// The server as it was typed, and its address.
     pub(super) server: String,
     pub(super) address: SocketAddr,
     pub(super) transport: Transport,
     pub(super) questions: Vec<Question>,
-    /// Times that all are asked, and whether each is a connection of its own.
+    /// How often all questions are asked, and whether each time over a new connection.
     pub(super) rounds: u32,
     pub(super) resumes: bool,
     pub(super) in_flight: usize,
     pub(super) timeout: Duration,
-    /// Where TLS is asked for.
+    /// The TLS parameters. `None`: TLS is not used.
     pub(super) tls: Option<Inquiry>,
     pub(super) is_strict: bool,
     pub(super) falls_back: bool,
@@ -66,7 +66,7 @@ pub(super) struct Plan {
     pub(super) manner: Manner,
 }
 
-/// Questions of one call: each is kept with its answer until it is printed.
+/// Most questions of one call: each is kept with its answer until it is printed.
 const QUESTIONS_MAX: usize = 10_000;
 /// Octets of a list.
 const LIST_OCTETS_MAX: u64 = 4 << 20;
@@ -138,11 +138,11 @@ fn is_strict(arguments: &QueryArguments, has_name: bool) -> Result<bool, CliErro
     let is_strict = secured.profile.unwrap_or(default) == Profile::Strict;
     let wrong = match (is_strict, is_proven) {
         (true, false) if secured.ca.is_some() => {
-            "--ca: which name must its certificate be valid for? give --name"
+            "--ca: the name that the certificate must be valid for is missing; add --name"
         }
-        (true, false) => "strict: prove by what? give --name, or --pin",
+        (true, false) => "strict: the proof of identity is missing; add --name or --pin",
         (true, true) if secured.fallback => {
-            "--fallback: a strict profile is never asked in clear; drop one of them"
+            "--fallback: with the strict profile no question is sent in clear; remove one of the two"
         }
         _ => return Ok(is_strict),
     };
@@ -166,22 +166,22 @@ fn inquiry(arguments: &QueryArguments, name: Option<String>, address: IpAddr) ->
 fn check_questions(questions: &[Question], transport: Transport) -> Result<(), CliError> {
     let is_transfer = |question: &Question| question.kind == RecordType::AXFR;
     let wrong = match questions {
-        [] => Some("which name? `dotd query @SERVER NAME [TYPE]`".to_owned()),
+        [] => Some("the name is missing: `dotd query @SERVER NAME [TYPE]`".to_owned()),
         all if all.len() > QUESTIONS_MAX => {
-            Some(format!("{} questions, and {QUESTIONS_MAX} is the most", all.len()))
+            Some(format!("{} questions are more than {QUESTIONS_MAX}, the most permitted", all.len()))
         }
         all if all.len() > 1 && all.iter().any(is_transfer) => {
-            Some("a zone transfer has a connection of its own: ask for it alone".to_owned())
+            Some("a zone transfer needs its own connection: ask no other question with it".to_owned())
         }
         [only] if is_transfer(only) && transport == Transport::Udp => {
-            Some("a zone transfer goes over a connection: --tls or --tcp".to_owned())
+            Some("a zone transfer needs a connection: use --tls or --tcp".to_owned())
         }
         _ => None,
     };
     wrong.map_or(Ok(()), |wrong| Err(CliError::Query(wrong)))
 }
 
-/// Where a server is that was typed as an address, an address with a port, or a name.
+/// The address of a server that was typed as an address, an address with a port, or a name.
 fn find(server: &str, port: u16, is_typed: bool) -> Result<SocketAddr, String> {
     let bare = server.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(server);
     if let Ok(address) = bare.parse::<IpAddr>() {
@@ -190,14 +190,14 @@ fn find(server: &str, port: u16, is_typed: bool) -> Result<SocketAddr, String> {
     if let Ok(address) = server.parse::<SocketAddr>() {
         return Ok(if is_typed { SocketAddr::new(address.ip(), port) } else { address });
     }
-    // `ADDRESS#PORT` and `ADDRESS@PORT` are how dig and Unbound write it.
+    // dig and Unbound write `ADDRESS#PORT` and `ADDRESS@PORT`.
     if let Some((host, text)) = server.split_once(['#', '@']) {
-        let port = text.parse().map_err(|_| format!("server {server}: \"{text}\" is no port"))?;
+        let port = text.parse().map_err(|_| format!("server {server}: \"{text}\" is not a port"))?;
         return find(host, port, true);
     }
     let (host, port) = match server.rsplit_once(':') {
         Some((host, text)) => {
-            (host, text.parse().map_err(|_| format!("server {server}: \"{text}\" is no port"))?)
+            (host, text.parse().map_err(|_| format!("server {server}: \"{text}\" is not a port"))?)
         }
         None => (server, port),
     };
@@ -205,7 +205,7 @@ fn find(server: &str, port: u16, is_typed: bool) -> Result<SocketAddr, String> {
     found.into_iter().next().ok_or_else(|| format!("server {server}: its name has no address"))
 }
 
-/// The name in what was typed; `None`: an address.
+/// The name in the typed text. `None`: it is an address.
 fn host_name(server: &str) -> Option<String> {
     let host = server.split(['#', '@']).next().unwrap_or_default();
     if host.parse::<SocketAddr>().is_ok() || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
@@ -215,7 +215,7 @@ fn host_name(server: &str) -> Option<String> {
     Some(name.trim_end_matches('.').to_owned())
 }
 
-/// The first listener of the config.
+/// The address of the config's first listener.
 fn ours(
     path: Option<&Path>,
     transport: Transport,
@@ -227,7 +227,9 @@ fn ours(
         _ => ("listen.do53", config.listen.do53),
     };
     let Some(mut address) = listeners.first().copied() else {
-        return Err(CliError::Query(format!("which server? `@SERVER`; the config has no {key}")));
+        return Err(CliError::Query(format!(
+            "the server is missing: add `@SERVER`; the config has no {key}"
+        )));
     };
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
@@ -239,7 +241,7 @@ fn ours(
     Ok((address.to_string(), address))
 }
 
-/// A question in each line.
+/// Reads a file with one question in each line.
 fn list(path: &Path) -> Result<Vec<Question>, CliError> {
     let wrong = |reason: String| CliError::Query(format!("{}: {reason}", path.display()));
     let input: Box<dyn Read> = match path.as_os_str() == "-" {
@@ -253,7 +255,9 @@ fn list(path: &Path) -> Result<Vec<Question>, CliError> {
         let asked = words::read(said.split_whitespace());
         let asked = asked.map_err(|error| wrong(format!("line {number}: {error}")))?;
         if asked.server.is_some() {
-            return Err(wrong(format!("line {number}: a list has one server: name it on the command line")));
+            return Err(wrong(format!(
+                "line {number}: a list cannot name the server: name it on the command line"
+            )));
         }
         questions.extend(asked.questions);
         if questions.len() > QUESTIONS_MAX {
@@ -267,7 +271,8 @@ fn list(path: &Path) -> Result<Vec<Question>, CliError> {
 mod tests {
     use super::*;
 
-    /// Goal: a server is typed as dig, kdig and config files have it; a name is also the one to be proven.
+    /// Goal: a server can be typed as for dig and kdig and as in config files; a name is also the one that the
+    /// certificate must have.
     #[test]
     fn a_server_has_many_forms() {
         let at = |text: &str| find(text, 853, false).unwrap().to_string();
@@ -278,7 +283,7 @@ mod tests {
         assert_eq!(at("2001:db8::1"), "[2001:db8::1]:853");
         assert_eq!(at("[2001:db8::1]:8853"), "[2001:db8::1]:8853");
         assert_eq!(at("[2001:db8::1]"), "[2001:db8::1]:853");
-        assert!(find("192.0.2.1#x", 853, false).unwrap_err().contains("is no port"));
+        assert!(find("192.0.2.1#x", 853, false).unwrap_err().contains("is not a port"));
         for address in ["192.0.2.1", "192.0.2.1#53", "[2001:db8::1]:8853", "2001:db8::1"] {
             assert_eq!(host_name(address), None, "{address}");
         }

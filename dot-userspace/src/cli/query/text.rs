@@ -1,7 +1,7 @@
-//! Answers as dig prints them, with what the connection showed; or their data alone.
+//! Prints answers as dig does, with the details of the connection; or only their data.
 //!
-//! Before: `exchange` has rounds. After: text for standard output. Never: prints an octet of a server's that a terminal would
-//! obey.
+//! Before: `exchange` has rounds. After: text for standard output. Never: prints a control character of a server's
+//! data to a terminal.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
     tls::Shown,
 };
 
-/// Data of answers, a line each, in the order of the questions. What is no answer is for standard error.
+/// The data of answers, a line each, in the order of the questions. Failures are for standard error.
 pub(super) fn short(rounds: &[Round]) -> String {
     let mut text = String::new();
     for reply in rounds.iter().flat_map(|round| &round.replies) {
@@ -32,7 +32,7 @@ pub(super) fn short(rounds: &[Round]) -> String {
     text
 }
 
-/// What kept a question from its answer, a line each.
+/// The reason why a question has no answer, a line each.
 pub(super) fn complaints(plan: &Plan, rounds: &[Round]) -> String {
     let mut text = String::new();
     for round in rounds {
@@ -48,7 +48,7 @@ pub(super) fn complaints(plan: &Plan, rounds: &[Round]) -> String {
     harmless(&text)
 }
 
-/// All of it.
+/// The whole output.
 pub(super) fn full(plan: &Plan, rounds: &[Round]) -> String {
     let mut text = String::new();
     for (number, round) in (1..).zip(rounds) {
@@ -76,7 +76,7 @@ pub(super) fn full(plan: &Plan, rounds: &[Round]) -> String {
     harmless(&text)
 }
 
-/// Characters that a terminal obeys, and those that turn text around, as their numbers.
+/// Replaces control characters, and those that reverse text, by their numbers.
 pub(super) fn harmless(text: &str) -> String {
     let is_harmless = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
     let turns =
@@ -139,7 +139,7 @@ fn handshake(text: &mut String, plan: &Plan, shown: &Shown) {
     let verdicts: Vec<String> =
         verdict("name", &shown.by_name).into_iter().chain(verdict("pin", &shown.by_pin)).collect();
     let said = match verdicts.is_empty() {
-        true => "not verified: neither a name nor a pin was asked for".to_owned(),
+        true => "not verified: neither a name nor a pin was given".to_owned(),
         false => verdicts.join(", "),
     };
     let _ = writeln!(text, ";; {profile} profile, {said}");
@@ -238,7 +238,7 @@ fn pseudosection(text: &mut String, plan: &Plan, edns: &Edns) {
     }
 }
 
-/// With as many digits as tell something.
+/// A time with as many digits as are significant.
 fn time(time: Duration) -> String {
     let micros = time.as_micros();
     if micros < 10_000 {
@@ -252,7 +252,7 @@ fn time(time: Duration) -> String {
 mod tests {
     use super::*;
 
-    /// Goal: a name in a certificate is no way to a terminal.
+    /// Goal: a name in a certificate cannot control a terminal.
     #[test]
     fn nothing_that_a_terminal_obeys_is_printed() {
         assert_eq!(harmless("CN=\u{1b}[2J\u{202e}x\n\ty"), "CN=\\u{1b}[2J\\u{202e}x\n\ty");

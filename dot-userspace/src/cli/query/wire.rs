@@ -1,6 +1,6 @@
 //! A connection to the server, with the time that each step of its opening took.
 //!
-//! Before: `plan` knows the server, and its required identity. After: `exchange` writes queries over it and reads
+//! Before: `plan` has the server, and its required identity. After: `exchange` writes queries over it and reads
 //! answers.
 //! Never: waits longer than `--timeout` for one step, or sends a question to a server without proof of its identity
 //! under the strict profile.
@@ -23,10 +23,10 @@ use crate::{
     tls::{InquiryStream, Shown},
 };
 
-/// A connection that is open.
+/// An open connection.
 pub(super) struct Wire {
     stream: Stream,
-    /// What its opening showed.
+    /// The details of its opening.
     pub(super) opening: Opening,
 }
 
@@ -35,14 +35,14 @@ pub(super) struct Wire {
 pub(super) struct Opening {
     pub(super) server: SocketAddr,
     pub(super) transport: Transport,
-    /// Until the connection was there; with Fast Open until the first write.
+    /// Time until the connection was established; with Fast Open until the first write.
     pub(super) connected: Option<Duration>,
-    /// Until the handshake was over.
+    /// Time until the handshake was completed.
     pub(super) secured: Option<Duration>,
     pub(super) shown: Option<Shown>,
-    /// Whether octets of the SYN were taken. `None`: Fast Open was not used.
+    /// Whether the server acknowledged octets of the SYN. `None`: Fast Open was not used.
     pub(super) fast_open: Option<bool>,
-    /// Why there is no TLS, if the profile allows that.
+    /// Why there is no TLS, if the profile permits that.
     pub(super) fell_back: Option<String>,
 }
 
@@ -51,14 +51,14 @@ enum Stream {
     Secure(Box<InquiryStream>),
 }
 
-/// A connection that could not be opened, as far as it came.
+/// A connection that could not be opened, with the details so far.
 pub(super) struct NotOpened {
     pub(super) opening: Opening,
     pub(super) failure: Failure,
 }
 
 impl Wire {
-    /// Opens one by `plan`.
+    /// Opens a connection by `plan`.
     pub(super) fn open(plan: &Plan) -> Result<Self, Box<NotOpened>> {
         let opened = Self::open_to(plan, plan.address, plan.transport);
         let refused = match opened {
@@ -72,7 +72,7 @@ impl Wire {
         Ok(wire)
     }
 
-    /// Over TCP in clear, for what does not fit into a datagram.
+    /// Opens a TCP connection in clear, for an answer that does not fit into a datagram.
     pub(super) fn open_clear(plan: &Plan) -> Result<Self, Box<NotOpened>> {
         Self::open_to(plan, plan.address, Transport::Tcp)
     }
@@ -108,7 +108,7 @@ impl Wire {
         let is_authentic = shown.is_authentic();
         opening.shown = Some(shown);
         if plan.is_strict && !is_authentic {
-            // Nothing was asked, and nothing will be.
+            // No question was sent, and none will be.
             stream.conn.send_close_notify();
             let _ = stream.conn.write_tls(&mut tcp);
             return Err(failed(opening, Failure::NotAuthentic));
@@ -124,7 +124,7 @@ impl Wire {
         Ok(wire)
     }
 
-    /// Writes all of it.
+    /// Writes all octets.
     pub(super) fn write(&mut self, octets: &[u8]) -> io::Result<()> {
         match &mut self.stream {
             Stream::Clear(tcp) => tcp.write_all(octets),
@@ -132,7 +132,7 @@ impl Wire {
         }
     }
 
-    /// Reads what is there, within `limit`; 0: the server has closed it.
+    /// Reads available octets, within `limit`; 0: the server has closed the connection.
     pub(super) fn read(&mut self, buffer: &mut [u8], limit: Duration) -> io::Result<usize> {
         let limit = limit.max(Duration::from_millis(1));
         match &mut self.stream {
@@ -147,7 +147,7 @@ impl Wire {
         }
     }
 
-    /// Ends it as RFC 7858 §3.4 wants it, and says how it was opened.
+    /// Closes the connection as RFC 7858 §3.4 says, and returns how it was opened.
     pub(super) fn close(mut self, plan: &Plan) -> Opening {
         let tcp = match &mut self.stream {
             Stream::Clear(tcp) => &*tcp,

@@ -1,4 +1,4 @@
-//! dig's and kdig's way to write a question: `@server name type +option=value`.
+//! Parses questions as dig and kdig do: `@server name type +option=value`.
 //!
 //! Before: the shell's words. After: `arguments` has options that clap knows, and `plan` has questions and a server.
 //! Never: guesses: a word that is neither server, option, type nor class is a name.
@@ -10,24 +10,24 @@ use hickory_proto::rr::{DNSClass, Name, RecordType};
 /// One question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli) struct Question {
-    /// Whose records.
+    /// The name.
     pub(super) name: Name,
-    /// Which.
+    /// The type.
     pub(super) kind: RecordType,
-    /// Of which class.
+    /// The class.
     pub(super) class: DNSClass,
 }
 
-/// What the words of a command line or of a line of a list say.
+/// The words of a command line, or of a line of a list.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
-    /// Behind the `@`.
+    /// The word after the `@`.
     pub(super) server: Option<String>,
     /// In their order.
     pub(super) questions: Vec<Question>,
 }
 
-/// kdig's options that have another name or form here.
+/// Options of kdig that have another name or form here.
 const RENAMED: &[(&str, &str)] = &[
     ("nopadding", "--padding=0"),
     ("edns", "--bufsize=1232"),
@@ -37,13 +37,13 @@ const RENAMED: &[(&str, &str)] = &[
     ("rdflag", ""),
 ];
 
-/// The word behind one of these is a pin, whose Base64 may begin with `+` (RFC 4648 §4).
+/// The word after one of these is a pin, whose Base64 may begin with `+` (RFC 4648 §4).
 const PIN_OPTIONS: [&str; 4] = ["--pin", "--tls-pin", "+pin", "+tls-pin"];
 
-/// `+name=value` behind the verb `query`, as clap knows it: `--name=value`. Other verbs keep their words.
+/// Converts `+name=value` after the verb `query` to `--name=value` for clap. Other verbs keep their words.
 pub(in crate::cli) fn as_options(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let words: Vec<OsString> = words.collect();
-    // The first word behind the program and the config is the verb.
+    // The first word after the program and the config is the verb.
     let mut at = 1;
     while let Some(word) = words.get(at).and_then(|word| word.to_str()).filter(|word| word.starts_with('-')) {
         at += if matches!(word, "-c" | "--config") { 2 } else { 1 };
@@ -63,7 +63,7 @@ pub(in crate::cli) fn as_options(words: impl Iterator<Item = OsString>) -> Vec<O
     ours.collect()
 }
 
-/// `None`: what is the default here.
+/// `None`: the option names the default.
 fn renamed(option: &str) -> Option<String> {
     let name = option.split('=').next().unwrap_or_default();
     match RENAMED.iter().find(|(theirs, _)| *theirs == name) {
@@ -73,13 +73,13 @@ fn renamed(option: &str) -> Option<String> {
     }
 }
 
-/// Reads the words behind the options.
+/// Parses the words after the options.
 ///
 /// # Errors
-/// One line: a word that is no name, or a type without a name before it.
+/// One line: a word is not a name, or a type has no name before it.
 pub(super) fn read<'a>(words: impl Iterator<Item = &'a str>) -> Result<Asked, String> {
     let mut asked = Asked::default();
-    // A type may stand before the first name, as dig lets it.
+    // A type may come before the first name, as for dig.
     let mut kind_before = None;
     for word in words {
         if let Some(server) = word.strip_prefix('@') {
@@ -98,7 +98,9 @@ pub(super) fn read<'a>(words: impl Iterator<Item = &'a str>) -> Result<Asked, St
         }
     }
     match kind_before {
-        Some(kind) => Err(format!("type {kind} of which name? a name like a type is written \"{kind}.\"")),
+        Some(kind) => {
+            Err(format!("type {kind} without a name: write the name, or \"{kind}.\" if that is the name"))
+        }
         None => Ok(asked),
     }
 }
@@ -115,7 +117,7 @@ fn name(word: &str) -> Result<Name, String> {
     Ok(name)
 }
 
-/// `A`, `aaaa`, `TYPE65`; none: no type that is known by a name.
+/// `A`, `aaaa`, `TYPE65`. `None`: no type with that name is known.
 fn kind(word: &str) -> Option<RecordType> {
     let word = word.to_ascii_uppercase();
     if let Some(number) = word.strip_prefix("TYPE").filter(|number| !number.is_empty()) {
@@ -144,7 +146,8 @@ mod tests {
         read(line.split_whitespace())
     }
 
-    /// Goal: questions as dig takes them, several in a line; a name like a type has its dot. Covers: C-470
+    /// Goal: questions are parsed as dig does, several in a line; a name that looks like a type has a dot. Covers:
+    /// C-470
     #[test]
     fn words_are_a_server_and_questions() {
         let asked = read_all("@192.0.2.1 a.test aaaa b.test c.test TYPE65 CH mx. MX").unwrap();
@@ -156,13 +159,13 @@ mod tests {
             .collect();
         assert_eq!(all, ["a.test. 28 IN", "b.test. 1 IN", "c.test. 65 CH", "mx. 15 IN"]);
         assert_eq!(read_all("MX a.test").unwrap().questions[0].kind, RecordType::MX);
-        assert!(read_all("MX").unwrap_err().contains("of which name"));
+        assert!(read_all("MX").unwrap_err().contains("without a name"));
         assert!(read_all("a..b").unwrap_err().contains("is not a domain name"));
         assert!(read_all("CH a.test").unwrap_err().contains("is a class"));
         assert_eq!(read_all("bücher.test").unwrap().questions[0].name.to_ascii(), "xn--bcher-kva.test.");
     }
 
-    /// Goal: kdig's options are ours behind `query` and nowhere else; a pin that begins with a plus stays a pin.
+    /// Goal: kdig's options are accepted after `query` and nowhere else; a pin that begins with a plus stays a pin.
     /// Covers: C-486
     #[test]
     fn options_may_have_a_plus() {

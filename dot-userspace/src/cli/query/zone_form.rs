@@ -1,9 +1,9 @@
 //! Records as zone files have them.
 //!
 //! Before: hickory-proto has parsed a message. After: `text` and `json` print lines that dig prints too.
-//! Holds: the types whose text by hickory-proto a zone file could not hold: it decodes IDNA in names, joins strings without
-//! quotes, writes signature times as numbers, and unknown types as Base64. All others are written by it.
-//! Never: lets through an octet of a server's that a terminal would obey.
+//! Holds: the types for which hickory-proto's text is not valid in a zone file: it decodes IDNA in names, joins
+//! strings without quotes, and writes signature times as numbers and unknown types as Base64. It writes all others.
+//! Never: prints a control character of a server's data.
 //!
 //! Source: RFC 1035 §5.1, RFC 3597 §5, RFC 4034 §3.2, RFC 5155 §3.3, RFC 9460 §2.1 and Appendix A.
 
@@ -100,7 +100,7 @@ pub(super) fn hexadecimal(octets: &[u8]) -> String {
     })
 }
 
-/// Each in its quotes.
+/// Each string in quotes.
 fn strings<'a>(all: impl Iterator<Item = &'a [u8]>) -> String {
     all.map(quoted).collect::<Vec<_>>().join(" ")
 }
@@ -109,7 +109,7 @@ fn quoted(octets: &[u8]) -> String {
     format!("\"{}\"", escaped(octets))
 }
 
-/// Quotes and backslashes with a backslash, what is not printable ASCII by its decimal number.
+/// Quotes and backslashes with a backslash, octets that are not printable ASCII by their decimal number.
 pub(super) fn escaped(octets: &[u8]) -> String {
     octets.iter().fold(String::new(), |mut text, octet| {
         match octet {
@@ -123,7 +123,7 @@ pub(super) fn escaped(octets: &[u8]) -> String {
     })
 }
 
-/// A signature with its times as dates; the rest is hickory's.
+/// A signature with its times as dates; hickory writes the rest.
 fn signature(sig: &hickory_proto::dnssec::rdata::sig::SIG, text: &str) -> String {
     let input = sig.input();
     let blob = text.rsplit(' ').next().unwrap_or_default();
@@ -153,10 +153,10 @@ fn upper_case_hash(text: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// Behind algorithm, flags, iterations and salt.
+/// The position after algorithm, flags, iterations and salt.
 const HASH_PLACE: usize = 4;
 
-/// Priority, target and parameters, without the commas that hickory leaves behind lists.
+/// Priority, target and parameters, without the commas that hickory leaves after lists.
 fn service(svcb: &SVCB) -> String {
     let mut text = format!("{} {}", svcb.svc_priority, svcb.target_name.to_ascii());
     for (key, value) in &svcb.svc_params {
@@ -193,8 +193,8 @@ mod tests {
 
     use super::*;
 
-    /// Goal: no octet of a record reaches a terminal as it is, and what is printed can be read back (RFC 1035 §5.1,
-    /// RFC 3597 §5). Covers: A-460
+    /// Goal: no octet of a record reaches a terminal unescaped, and the output can be parsed back (RFC 1035 §5.1, RFC
+    /// 3597 §5). Covers: A-460
     #[test]
     fn octets_of_records_are_escaped() {
         let txt = RData::TXT(TXT::from_bytes(vec![b"\x1b[2J\"\\", b"a b"]));

@@ -196,8 +196,10 @@ mod xdp_levels;
 mod xdp_limits;
 /// Allow and deny lists by prefix.
 mod xdp_lists;
-/// Only packets for this machine are judged, and packets that it sends itself meet no limit.
+/// Only packets for this machine are judged, and packets that it sends itself meet no limit: real machines.
 mod xdp_local;
+/// The same, frame by frame.
+mod xdp_local_frames;
 /// A refused client is logged once a minute.
 mod xdp_notices;
 /// The compiled object agrees with dot-common, and this kernel accepts it.

@@ -183,9 +183,17 @@ mod tests {
         assert!(load.iter().all(|count| (6..60).contains(count)), "{:?}", load.iter().max());
     }
 
-    /// Goal: every refusal for a reason of dotd's is noted, with each of its actions, and reads back unchanged.
+    /// Goal: every refusal for a reason of dotd's is noted, with each of its actions, and reads back unchanged. Method: the
+    /// reasons that can also only be counted; a full house, which is no client's doing, is the one exception.
     #[test]
     fn notices_read_back() {
+        for reason in Reason::ALL.iter().filter(|reason| reason.actions().contains(&Action::WouldDrop)) {
+            assert_eq!(
+                is_noted(Verdict::drop(*reason)),
+                *reason != Reason::Pressure,
+                "{reason:?}: see is_noted"
+            );
+        }
         let noted: Vec<_> = counters::rows().filter(|verdict| is_noted(*verdict)).collect();
         assert_eq!(noted.len(), 9 * 2 + 1, "{noted:?}");
         for verdict in noted {

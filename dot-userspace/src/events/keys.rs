@@ -61,11 +61,13 @@ pub fn key_of_packets(reason: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use dot_common::verdict::Action;
+
     use super::*;
 
-    /// Goal: every key that dotd names to an operator is in the config, and every refusal by a limit names a key.
-    /// Method: every counter and every reason; the last part of the key begins a line in its section of
-    /// docs/config.md. Covers: A-490
+    /// Goal: an operator who is told a key finds it in the config, and each refusal that a limit makes names one. Method: every
+    /// counter and every reason; the key's last part begins a line in its section of docs/config.md. Each reason that can also
+    /// only be counted comes from a setting. Covers: A-490
     #[test]
     fn every_key_is_in_the_config() {
         let page = include_str!("../../../docs/config.md");
@@ -78,6 +80,10 @@ mod tests {
             let lines =
                 rest.lines().skip(1).take_while(|line| !line.starts_with('[') && !line.starts_with("```"));
             assert!(lines.into_iter().any(|line| line.starts_with(&format!("{name} = "))), "{key}");
+        }
+        let gates = Reason::ALL.iter().filter(|reason| reason.actions().contains(&Action::WouldDrop));
+        for reason in gates {
+            assert!(key_of_packets(reason.name()).is_some(), "{reason:?} has no key: see key_of_packets");
         }
         let caps = Counter::ALL.iter().filter(|counter| counter.label().starts_with("refused_"));
         assert_eq!(caps.filter(|counter| key_of(**counter).is_none()).count(), 0);

@@ -146,16 +146,15 @@ impl Pace {
 }
 
 impl Pool {
-    /// The query in `slot` has its answer: notes its time, and ends its other try.
-    pub fn note_answer(&self, slot: u16) {
+    /// The query in `slot` has its answer: notes its time. Returns the slot of its other try.
+    pub fn note_answer(&self, slot: u16) -> Option<u16> {
         let flights = self.flights.borrow();
-        let Some(flight) = flights.get(slot) else { return };
+        let flight = flights.get(slot)?;
         let (other, is_second) = (flight.other, flight.is_second);
         flight.sent.iter().for_each(|(ids, _)| ids.note_order(flight.history.order));
         if !self.hedging.is_on() {
             // The other try used another connection of the same backend.
-            drop(flights);
-            return other.into_iter().for_each(|other| drop(self.leave(other)));
+            return other;
         }
         let now = Instant::now();
         self.note_time(flight.backend, now - flight.given_at);
@@ -167,7 +166,7 @@ impl Pool {
             self.note_time(backend, took);
         }
         self.counters.add(Counter::BackendHedgeWon, u64::from(is_second));
-        other.into_iter().for_each(|other| drop(self.leave(other)));
+        other
     }
 
     fn note_time(&self, backend: usize, took: Duration) {

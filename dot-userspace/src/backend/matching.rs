@@ -17,6 +17,7 @@ use super::{
     hedge,
     ids::Ids,
     pool::Pool,
+    sink::Broken,
     tapped,
     udp::resend,
     worker_backend::Backend,
@@ -126,12 +127,11 @@ impl Pool {
         let outcome = slot.map_or(unknown, |slot| self.judge((backend, ids), slot, message, (half, is_cut)));
         match (outcome, slot) {
             (Match::Response, Some(slot)) => {
-                self.note_answer(slot);
-                drop(self.end(slot));
+                self.answered(slot);
             }
             (Match::Withdrawn, Some(slot)) => {
                 self.counters.add(Counter::BackendHedgeFailed, 1);
-                drop(self.leave(slot));
+                self.withdraw(slot);
             }
             (Match::WithoutEdns(slot), _) => self.ask_without_edns(backend, slot),
             (Match::NotOurs(why), _) => {
@@ -186,9 +186,9 @@ impl Pool {
             return Match::Withdrawn;
         }
         let tries = || flight.tries();
-        let pass_on = || flight.sink.as_ref().map(|sink| sink.response(asked, message));
+        let pass_on = || self.take_response(flight, asked, message);
         match answered_by(&backend.config.name, tries, pass_on) {
-            Some(Ok(())) => {
+            Ok(()) => {
                 arrivals::note(note_answered(backend, flight, half, message));
                 if flight.history.was_resent {
                     resend::note_answer(backend, flight, turn_time::now());
@@ -198,7 +198,7 @@ impl Pool {
                 }
                 Match::Response
             }
-            _ => Match::NotOurs(Unmatched::BrokenRecords),
+            Err(Broken) => Match::NotOurs(Unmatched::BrokenRecords),
         }
     }
 

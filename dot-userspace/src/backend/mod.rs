@@ -17,6 +17,7 @@ mod connection_limits;
 mod connector;
 mod dial;
 mod embedded;
+mod ending;
 mod flights;
 pub mod health;
 mod hedge;

@@ -1,12 +1,10 @@
-//! All backends of one worker, and their queries: which backend gets a query, which one is next, how the query
-//! ends.
+//! All backends of one worker, and their queries: which backend gets a query, and which one is next.
 //!
-//! Before: `Backends::submit` hands a query over. After: its sink has exactly one outcome.
-//! The path: submit → a backend's queue → `udp` or `streams` sends → `matching` ends it; or there is no answer:
+//! Before: `Backends::submit` hands a query over. After: `ending` gave its sink exactly one outcome.
+//! The path: submit → a backend's queue → `udp` or `streams` sends → `matching` finds the response; or there is no answer:
 //! [`Pool::try_elsewhere`] → another backend → [`Pool::give_up`] at its deadline. With `hedge` two backends may
 //! have it at once.
-//! Never: holds a borrow over an await, gives a sink two outcomes, or asks a backend again before every other one
-//! has had the query.
+//! Never: holds a borrow over an await, calls a sink, or asks a backend again before every other one has had the query.
 
 use std::{
     cell::{Cell, RefCell},
@@ -226,7 +224,8 @@ impl Pool {
         self.backends.borrow().get(index).map(Rc::clone)
     }
 
-    fn backend_of(&self, slot: u16) -> Option<Rc<Backend>> {
+    /// The backend that has the query in `slot`.
+    pub fn backend_of(&self, slot: u16) -> Option<Rc<Backend>> {
         let backend = self.flights.borrow().get(slot)?.backend;
         self.backend(backend)
     }
@@ -305,48 +304,6 @@ impl Pool {
                 }
             }
         }
-    }
-
-    /// Ends `slot` without a response. If another try of its query goes on, the sink gets no outcome yet.
-    pub fn give_up(&self, slot: u16, failure: Failure) {
-        if self.flights.borrow().get(slot).is_some_and(|flight| flight.other.is_some()) {
-            drop(self.leave(slot));
-            return;
-        }
-        let last = self.backend_of(slot).filter(|_| failure.is_a_loss());
-        last.into_iter().for_each(|last| last.note_loss());
-        let held = self.flights.borrow_mut().get_mut(slot).map(Flight::take_query);
-        let (Some((asked, query)), Some(sink)) = (held, self.end(slot)) else { return };
-        self.count_failure(failure);
-        sink.failure(asked, &query, failure);
-    }
-
-    /// Ends the query, whose only slot this is.
-    pub fn end(&self, slot: u16) -> Option<Rc<dyn Sink>> {
-        let sink = self.leave(slot)?;
-        self.counters.subtract(Counter::BackendOutstanding, 1);
-        Some(sink)
-    }
-
-    /// Empties `slot`; its backend has one query fewer.
-    pub fn leave(&self, slot: u16) -> Option<Rc<dyn Sink>> {
-        let mut flights = self.flights.borrow_mut();
-        let sink = flights.end(slot)?;
-        if let Some(backend) = flights.ended(slot).and_then(|flight| self.backend(flight.backend)) {
-            backend.finish();
-        }
-        Some(sink)
-    }
-
-    /// Counts a failure; nothing else does.
-    pub fn count_failure(&self, failure: Failure) {
-        let counter = match failure {
-            Failure::Silent => Counter::BackendTimeout,
-            Failure::Unreachable | Failure::NotSecure => Counter::BackendUnreachable,
-            Failure::Full => Counter::BackendFull,
-            Failure::Harmful => Counter::BackendRefused,
-        };
-        self.counters.add(counter, 1);
     }
 
     /// No more queries will come: its tasks end when no query waits.

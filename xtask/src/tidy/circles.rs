@@ -22,6 +22,7 @@ const KNOWN: &[(&str, &[&str], &str)] = &[
             "connection",
             "connection_io",
             "connection_limits",
+            "ending",
             "hedge",
             "matching",
             "outage",

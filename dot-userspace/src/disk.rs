@@ -2,7 +2,7 @@
 //!
 //! Before: a path from the config, or a name of dotd's own in a folder to which another user may write. After: a descriptor,
 //! through which callers read, remove or give away; a path is never walked twice. Holds: the rule for symbolic links: root's
-//! and dotd's own are followed; another user's link leads to that user's files only (as fs.protected_symlinks), in every folder.
+//! and dotd's own are followed. Another user's link leads to that user's files only, in every folder (as fs.protected_symlinks).
 //! Never: waits on a pipe or a device; creates anything but folders that are absent, and files of dotd's own (`whole`).
 //!
 //! Source: openat2(2), path_resolution(7), proc(5) (fs.protected_symlinks, fs.protected_hardlinks).

@@ -116,7 +116,7 @@ impl Tlvs {
         (1..=PASSED_OCTETS_MAX).contains(&kept.len()).then(|| Self(kept.into()))
     }
 
-    /// As they came.
+    /// The octets as the client sent them.
     #[must_use]
     pub fn octets(&self) -> &[u8] {
         &self.0

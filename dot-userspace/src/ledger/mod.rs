@@ -17,7 +17,7 @@ mod worker;
 pub use histogram::{Durations, Histogram, LONGEST_LOG2, SCHEMA, SHORTEST_LOG2};
 pub use latency::{Latency, Measured};
 pub use snapshot::{ControlCounters, Difference, KernelQueues, PacketCount, Snapshot};
-pub use stages::{Disposal, Measure, Stage, Stages};
+pub use stages::{Disposal, Measure, QueryTransport, Stage, Stages};
 pub use tls_fault::TlsFault;
 pub use traffic::{BackendLine, BackendLines, BackendSum, Traffic};
 pub use window::Sparse;

@@ -130,38 +130,36 @@ impl Disposal {
         }
     }
 
-    /// The stage of a query by DNS over TLS.
+    /// The stage of a query that came by `transport`.
     #[must_use]
-    pub const fn of_dot(self) -> Stage {
-        match self {
-            Self::Forwarded => Stage::DotForwarded,
-            Self::Cached => Stage::DotCached,
-            Self::Responded => Stage::DotResponded,
-            Self::Failed => Stage::DotFailed,
+    pub const fn of(self, transport: QueryTransport) -> Stage {
+        use QueryTransport::{Dot, Tcp, Udp};
+        match (transport, self) {
+            (Dot, Self::Forwarded) => Stage::DotForwarded,
+            (Dot, Self::Cached) => Stage::DotCached,
+            (Dot, Self::Responded) => Stage::DotResponded,
+            (Dot, Self::Failed) => Stage::DotFailed,
+            (Tcp, Self::Forwarded) => Stage::TcpForwarded,
+            (Tcp, Self::Cached) => Stage::TcpCached,
+            (Tcp, Self::Responded) => Stage::TcpResponded,
+            (Tcp, Self::Failed) => Stage::TcpFailed,
+            (Udp, Self::Forwarded) => Stage::UdpForwarded,
+            (Udp, Self::Cached) => Stage::UdpCached,
+            (Udp, Self::Responded) => Stage::UdpResponded,
+            (Udp, Self::Failed) => Stage::UdpFailed,
         }
     }
+}
 
-    /// The stage of a query by TCP in clear.
-    #[must_use]
-    pub const fn of_tcp(self) -> Stage {
-        match self {
-            Self::Forwarded => Stage::TcpForwarded,
-            Self::Cached => Stage::TcpCached,
-            Self::Responded => Stage::TcpResponded,
-            Self::Failed => Stage::TcpFailed,
-        }
-    }
-
-    /// The stage of a query by UDP.
-    #[must_use]
-    pub const fn of_udp(self) -> Stage {
-        match self {
-            Self::Forwarded => Stage::UdpForwarded,
-            Self::Cached => Stage::UdpCached,
-            Self::Responded => Stage::UdpResponded,
-            Self::Failed => Stage::UdpFailed,
-        }
-    }
+/// How a client sent a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueryTransport {
+    /// DNS over TLS.
+    Dot,
+    /// Cleartext over TCP.
+    Tcp,
+    /// Cleartext over UDP.
+    Udp,
 }
 
 /// One worker's histograms, one for each stage. Cloning shares them.

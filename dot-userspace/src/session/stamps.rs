@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    ledger::{Disposal, Stage, Stages, turn_time},
+    ledger::{Disposal, QueryTransport, Stage, Stages, turn_time},
     moment::Moment,
 };
 
@@ -65,7 +65,7 @@ impl Stamps {
         let now = Moment::of(Instant::now());
         let mut waiting = self.waiting.take();
         for (since, disposal, times) in waiting.drain(..) {
-            let stage = if is_encrypted { disposal.of_dot() } else { disposal.of_tcp() };
+            let stage = disposal.of(if is_encrypted { QueryTransport::Dot } else { QueryTransport::Tcp });
             stages.record_times(stage, now.nanoseconds_since(since), times);
         }
         pool.give(waiting);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use dot_tests::{
-    frames::Build,
+    frames::{Build, CLEARTEXT_QUERY, QUERY},
     harness::{
         backends::{Backend, dnsperf_queries},
         clients::{DOT_PORT, dnsperf, is_answered_over_tls, kdig, tcp, udp},

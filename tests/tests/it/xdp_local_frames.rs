@@ -13,6 +13,7 @@ use dot_tests::{
     frames::{
         Build, CLEARTEXT_QUERY, CLIENT_HELLO, CLIENT_V4, CLIENT_V6, QUERY, SERVER_V4, SERVER_V6, SYN, shapes,
     },
+    harness::netns::address,
     xdp_lab::{Lab, XDP_PASS, settings},
 };
 

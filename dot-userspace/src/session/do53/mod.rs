@@ -42,7 +42,7 @@ use crate::{
     backend::Broken,
     dns::{self, Asked, Hop, Query, Rcode, Reply, triage},
     events::Effort,
-    ledger::{Counter, Disposal, turn_time},
+    ledger::{Counter, Disposal, QueryTransport, turn_time},
     moment::Moment,
     policy::Denial,
     proxy::{Client, header},
@@ -337,7 +337,7 @@ impl Endpoint {
             self.shared.events.heavy.add(ends.client.ip(), Effort::Octets, range.len() as u64);
             if let Some(since) = since {
                 let took = now.nanoseconds_since(*since);
-                self.shared.counters.stages().record_times(disposal.of_udp(), took, 1);
+                self.shared.counters.stages().record_times(disposal.of(QueryTransport::Udp), took, 1);
             }
         }
     }

@@ -22,7 +22,6 @@ const KNOWN: &[(&str, &[&str], &str)] = &[
             "connection",
             "connection_io",
             "connection_limits",
-            "ending",
             "hedge",
             "matching",
             "outage",

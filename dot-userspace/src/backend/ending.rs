@@ -1,6 +1,6 @@
 //! The end of a query: the only file that gives a sink its outcome.
 //!
-//! Before: `matching` found the response, or `pool`, `udp` or `streams` has no way left to get one. After: the sink has
+//! Before: `matching` found the response, or `pool`, `udp` or `stream` has no way left to get one. After: the sink has
 //! its outcome, the slot is free, and the backend has one query fewer.
 //! Holds: why a query has exactly one outcome. A sink is called in two places: [`Pool::take_response`], whose query the
 //! caller ends with [`Pool::answered`] before anything else runs, and [`Pool::give_up`], which takes the sink out of the

@@ -1,32 +1,24 @@
-//! Second tries: when a backend takes longer than usual for a query, another backend gets it too.
+//! When a query is late at a backend, and how many second tries are left.
 //!
-//! Before: `pool` gave a query to a backend. After: it answered in time; or two backends have the query, each
-//! under an ID of its own, and the first answer counts. The other answer comes late, matches nothing, and is
-//! counted as unmatched.
-//! Holds: when each query is late, and how many second tries are left: at most `hedge_percent` of a hundred
-//! queries, so slow backends never get twice the load.
-//! Never: tries a third time, repeats a query that must not be repeated, takes a second backend's failure for an
-//! answer while the first may still answer, or costs anything while it is off. Allocates nothing once warm.
+//! Before: `pool` gave a query to a backend. After: `second_tries` knows when it is late, and whether another backend may
+//! get it too.
+//! Holds: the usual times of each backend, and a budget: at most `hedge_percent` second tries in a hundred queries, so
+//! slow backends never get twice the load.
+//! Never: repeats a query that must not be repeated, takes a second backend's failure for an answer while the first may
+//! still answer, or costs anything while it is off. Allocates nothing once warm.
 //!
 //! Source: Dean and Barroso, "The Tail at Scale" (2013), hedged requests.
 
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    rc::Rc,
     time::Duration,
 };
 
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::Notify, time::Instant};
 
-use super::{flights::FLIGHTS_MAX, latency::Latency, pool::Pool, worker_backend::Backend};
-use crate::{
-    dns::{self, Query, ResponseCode},
-    ledger::Counter,
-};
+use super::{flights::FLIGHTS_MAX, latency::Latency};
+use crate::dns::{self, Query, ResponseCode};
 
 /// QUERY (RFC 1035 §4.1.1) may be asked twice. NOTIFY and UPDATE must not.
 const OPCODE_QUERY: u8 = 0;
@@ -34,8 +26,6 @@ const OPCODE_QUERY: u8 = 0;
 const STATEFUL_TYPES: std::ops::RangeInclusive<u16> = 249..=252;
 /// No query is late before this time. 5 ms: a shorter delay is not noticed, and may come from a busy machine.
 const DELAY_MIN: Duration = Duration::from_millis(5);
-/// A second try is late by at most this.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// One second try, in the budget's hundredths.
 const ONE: u32 = 100;
 /// Most second tries at once. 10: enough for the slowest of a burst, too few for all queries of a stalled
@@ -58,12 +48,13 @@ pub struct Hedging {
     percent: u8,
     budget: Budget,
     /// Wakes the watch.
-    work: Notify,
+    pub work: Notify,
 }
 
 /// The usual times of one backend, and its queries that may become late.
 pub struct Pace {
-    latency: Latency,
+    /// How long it takes.
+    pub latency: Latency,
     /// Slots with queries at this backend and the time when each is late, roughly in that order.
     watched: RefCell<VecDeque<(u16, Instant)>>,
 }
@@ -71,17 +62,6 @@ pub struct Pace {
 /// A token bucket of second tries; each query adds a part of one.
 #[derive(Default)]
 struct Budget(Cell<u32>);
-
-/// The outcome for a late query.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// Another backend has it too.
-    Hedged,
-    /// No second try is left.
-    OverBudget,
-    /// No other backend is awake that has not had the query, or every slot is taken.
-    NobodyElse,
-}
 
 impl Budget {
     fn earn(&self, percent: u8) {
@@ -113,12 +93,17 @@ impl Hedging {
         self.budget.earn(self.percent);
     }
 
-    /// `backend` has the query in `slot` from `now` on. Returns when it is late. `None`: fail-over comes first.
-    pub fn watch(&self, slot: u16, backend: &Backend, now: Instant) -> Option<Instant> {
-        let delay = backend.pace.latency.usual()?.max(DELAY_MIN);
-        let mut watched = backend.pace.watched.borrow_mut();
-        // With `on_tls_failure = "refuse"`, queries of a backend must not go elsewhere when TLS fails.
-        if delay >= backend.patience() || watched.len() >= FLIGHTS_MAX || backend.refuses_without_tls() {
+    /// Counts a second try. `false`: none is left.
+    pub fn spend(&self) -> bool {
+        self.budget.spend()
+    }
+
+    /// A backend with this `pace` has the query in `slot` from `now` on. Returns when it is late. `None`: fail-over comes
+    /// first, because it comes after `patience`.
+    pub fn watch(&self, slot: u16, pace: &Pace, now: Instant, patience: Duration) -> Option<Instant> {
+        let delay = pace.latency.usual()?.max(DELAY_MIN);
+        let mut watched = pace.watched.borrow_mut();
+        if delay >= patience || watched.len() >= FLIGHTS_MAX {
             return None;
         }
         if watched.is_empty() {
@@ -136,91 +121,14 @@ impl Pace {
         Self { latency: Latency::new(hedging.percent), watched: RefCell::default() }
     }
 
-    fn next_late(&self) -> Option<Instant> {
+    /// When the first of its queries is late.
+    pub fn next_late(&self) -> Option<Instant> {
         self.watched.borrow().front().map(|(_, late_at)| *late_at)
     }
 
-    fn take_late(&self, now: Instant) -> Option<(u16, Instant)> {
+    /// Takes a query that is late.
+    pub fn take_late(&self, now: Instant) -> Option<(u16, Instant)> {
         self.watched.borrow_mut().pop_front_if(|(_, late_at)| *late_at <= now)
-    }
-}
-
-impl Pool {
-    /// The query in `slot` has its answer: notes its time. Returns the slot of its other try.
-    pub fn note_answer(&self, slot: u16) -> Option<u16> {
-        let flights = self.flights.borrow();
-        let flight = flights.get(slot)?;
-        let (other, is_second) = (flight.other, flight.is_second);
-        flight.sent.iter().for_each(|(ids, _)| ids.note_order(flight.history.order));
-        if !self.hedging.is_on() {
-            // The other try used another connection of the same backend.
-            return other;
-        }
-        let now = Instant::now();
-        self.note_time(flight.backend, now - flight.given_at);
-        let loser = other.and_then(|other| flights.get(other));
-        let lost = loser.map(|loser| (loser.backend, loser.is_second, now - loser.given_at));
-        drop(flights);
-        // The first backend would have taken longer than this; for a second backend this says nothing.
-        if let Some((backend, false, took)) = lost {
-            self.note_time(backend, took);
-        }
-        self.counters.add(Counter::BackendHedgeWon, u64::from(is_second));
-        other
-    }
-
-    fn note_time(&self, backend: usize, took: Duration) {
-        if let Some(backend) = self.backend(backend) {
-            backend.pace.latency.note(took);
-        }
-    }
-
-    /// Gives the query in `slot` to another backend too.
-    fn hedge(&self, slot: u16, now: Instant) -> Verdict {
-        let next = {
-            let flights = self.flights.borrow();
-            flights.get(slot).and_then(|flight| self.choose(flight.affinity(), flight.tried))
-        };
-        let Some(next) = next else { return Verdict::NobodyElse };
-        if !self.hedging.budget.spend() {
-            return Verdict::OverBudget;
-        }
-        let Some(second) = self.flights.borrow_mut().split(slot) else { return Verdict::NobodyElse };
-        self.give_to(second, &next, now);
-        Verdict::Hedged
-    }
-
-    fn is_late(&self, slot: u16, late_at: Instant) -> bool {
-        self.flights.borrow().get(slot).is_some_and(|flight| flight.late_at == Some(late_at))
-    }
-
-    fn next_late(&self) -> Option<Instant> {
-        self.backends.borrow().iter().filter_map(|backend| backend.pace.next_late()).min()
-    }
-}
-
-/// Finds queries as they become late.
-pub async fn watch(pool: Rc<Pool>) {
-    loop {
-        match pool.next_late() {
-            None => pool.hedging.work.notified().await,
-            // A query that arrives meanwhile may be late sooner, at another backend.
-            Some(late_at) => sleep_until(late_at.min(Instant::now() + LOOK_INTERVAL)).await,
-        }
-        let now = Instant::now();
-        for backend in pool.backends.borrow().iter() {
-            while let Some((slot, late_at)) = backend.pace.take_late(now) {
-                // Most of these queries have their answer by then, and their slot may hold another query.
-                if !pool.is_late(slot, late_at) {
-                    continue;
-                }
-                match pool.hedge(slot, now) {
-                    Verdict::Hedged => pool.counters.add(Counter::BackendHedged, 1),
-                    Verdict::OverBudget => pool.counters.add(Counter::BackendHedgeOverBudget, 1),
-                    Verdict::NobodyElse => {}
-                }
-            }
-        }
     }
 }
 

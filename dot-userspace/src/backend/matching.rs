@@ -1,6 +1,6 @@
 //! Compares what a backend sent with what it was asked.
 //!
-//! Before: `udp` or `connection` has a whole message. After: the sink of its query has it, or it is counted as
+//! Before: `udp` or `stream` has a whole message. After: the sink of its query has it, or it is counted as
 //! unmatched, with the reason, for that backend.
 //! Holds: the rule for what is an answer ([`fit`]), which queries, health checks and zone transfers share.
 //! Never: accepts a message whose socket, ID, name, type, class and QR do not match (RFC 5452 §9.1), or whose
@@ -19,7 +19,6 @@ use super::{
     pool::Pool,
     sink::Broken,
     tapped,
-    udp::resend,
     worker_backend::Backend,
 };
 use crate::{
@@ -30,6 +29,8 @@ use crate::{
 
 /// Octets of a message without a question.
 const HEADER_OCTETS_U16: u16 = HEADER_OCTETS as u16;
+/// An answer within this part of a query's share of its deadline came soon.
+const SOON: u32 = 4;
 
 /// How a message from a backend was classified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,10 +192,10 @@ impl Pool {
             Ok(()) => {
                 arrivals::note(note_answered(backend, flight, half, message));
                 if flight.history.was_resent {
-                    resend::note_answer(backend, flight, turn_time::now());
+                    note_resent(backend, flight);
                 }
                 if flight.history.is_apart {
-                    backend.streams.suspects.refusals.answered(flight);
+                    backend.refusals.answered(flight);
                 }
                 Match::Response
             }
@@ -224,6 +225,17 @@ fn note_answered(backend: &Backend, flight: &Flight, half: Half, message: &[u8])
     let rcode = message.get(3).copied().unwrap_or_default();
     backend.line.answered(rcode, half == Half::Datagram, took);
     took
+}
+
+/// The query of `flight`, which was sent twice, is answered now. If that is soon after its second try, the first one was
+/// lost.
+fn note_resent(backend: &Backend, flight: &Flight) {
+    let patience = backend.patience();
+    // Its share of the deadline started again with the second try.
+    let soon = flight.patience_until.checked_sub(patience - patience / SOON);
+    if soon.is_some_and(|soon| turn_time::now() < soon) {
+        backend.retries.was_needed();
+    }
 }
 
 #[cfg(test)]

@@ -2,18 +2,15 @@
 //!
 //! Before: `dns::triage` said forward. After: a [`Sink`] has a response or a [`Failure`]. Step 8 of 9.
 //! The path: [`Backends::submit`] → `pool` chooses by `balance` → `worker_backend` queues → `udp` sends and
-//! receives datagrams, or `streams` fills a `connection` → `matching` finds the query of a response; without a
-//! response `pool` asks another backend, and `hedge` may do so earlier.
+//! receives datagrams, or `stream` fills a connection → `matching` finds the query of a response, and `ending` gives it to
+//! its sink; without a response `pool` asks another backend, and `second_tries` may do so earlier.
+//! Layers: `flights`, `ids`, `queue` ← `worker_backend` ← `pool` with `ending`, `matching`, `second_tries` ← `udp`,
+//! `stream` ← `sweep`, which starts and ends their tasks. Each calls only those before it.
 //! Besides, `health` checks from the control thread which backends answer, by one question each (`probe`).
 //! Never: knows what a session is, changes what a response says, or waits longer than its deadline.
 
-mod acknowledgement;
 pub mod arrivals;
-mod back_off;
 mod balance;
-mod connection;
-mod connection_io;
-mod connection_limits;
 mod connector;
 mod dial;
 mod embedded;
@@ -25,26 +22,24 @@ mod history;
 mod ids;
 mod latency;
 mod matching;
-mod outage;
 mod outcomes;
-mod per_client;
 mod pool;
 mod probe;
+mod queue;
 mod random;
 mod refusals;
 mod retry_budget;
+mod second_tries;
 mod shares;
-mod silence;
 mod sink;
-mod streams;
+mod stream;
 mod subnet;
-mod suspects;
+mod sweep;
 mod tapped;
 #[cfg(test)]
 mod tests;
 mod tls_memory;
 mod transfer;
-mod trials;
 mod udp;
 mod worker_backend;
 
@@ -130,7 +125,7 @@ impl BackendConfig {
     fn capacity(&self) -> usize {
         match self.transport {
             Transport::Udp => flights::FLIGHTS_MAX,
-            _ => streams::CONNECTIONS_MAX * connection::IN_FLIGHT_MAX,
+            _ => stream::CAPACITY,
         }
     }
 }
@@ -159,7 +154,9 @@ impl Backends {
         client_subnet: ClientSubnet,
         counters: &WorkerCounters,
     ) -> Self {
-        Self { pool: Pool::start(configs, policy, hedge_percent, client_subnet, counters) }
+        let pool = Pool::new(configs, policy, hedge_percent, client_subnet, counters);
+        sweep::start(&pool);
+        Self { pool }
     }
 
     /// Sends `message`, which `query` describes, with this turn's batch. The outcome goes to `sink`.

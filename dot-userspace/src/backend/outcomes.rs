@@ -11,18 +11,10 @@
 
 use std::cell::Cell;
 
-use tokio::time::Instant;
-
-use super::pool::Pool;
-
 /// Outcomes that are needed for a percentage.
 const OUTCOMES_MIN: u32 = 16;
 /// Runs of the sweeper after which each count is halved: a second.
 const LOOKS: u32 = 20;
-/// A backend that answers a smaller percentage is set aside…
-const POOR_PERCENT: u32 = 50;
-/// …if another one answers at least this percentage.
-const GOOD_PERCENT: u32 = 80;
 
 /// The window of one backend.
 #[derive(Default)]
@@ -50,17 +42,18 @@ impl Outcomes {
     }
 
     /// Percentage of answered queries. `None`: too few are over.
-    fn percent(&self) -> Option<u32> {
+    pub fn percent(&self) -> Option<u32> {
         percent(self.answered.get().into(), self.lost.get().into())
     }
 
-    fn forget(&self) {
+    /// Begins again without counts.
+    pub fn forget(&self) {
         self.answered.set(0);
         self.lost.set(0);
     }
 
     /// Notes a run of the sweeper. Once a second it returns the counts that were not reported yet.
-    fn look(&self) -> Option<(u32, u32)> {
+    pub fn look(&self) -> Option<(u32, u32)> {
         let looks = self.looks.get() + 1;
         self.looks.set(looks % LOOKS);
         (looks == LOOKS).then(|| {
@@ -76,25 +69,6 @@ pub fn percent(answered: u64, lost: u64) -> Option<u32> {
     let all = answered.saturating_add(lost);
     let percent = answered.saturating_mul(100).checked_div(all)?;
     u32::try_from(percent).ok().filter(|_| all >= u64::from(OUTCOMES_MIN))
-}
-
-/// Examines every backend: reports its counts, and sets it aside if it answers much less than another.
-pub fn look(pool: &Pool, now: Instant) {
-    let backends = pool.backends.borrow();
-    let best = backends.iter().filter_map(|backend| backend.outcomes.percent()).max();
-    let is_other_good = best.is_some_and(|best| best >= GOOD_PERCENT);
-    for backend in backends.iter() {
-        let is_poor = backend.outcomes.percent().is_some_and(|percent| percent < POOR_PERCENT);
-        if is_poor && is_other_good {
-            backend.set_aside(now);
-            backend.outcomes.forget();
-        }
-        if let Some((answered, lost)) = backend.outcomes.look()
-            && (answered > 0 || lost > 0)
-        {
-            backend.config.health.note_outcomes(answered, lost);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! All backends of one worker, and their queries: which backend gets a query, and which one is next.
 //!
 //! Before: `Backends::submit` hands a query over. After: `ending` gave its sink exactly one outcome.
-//! The path: submit → a backend's queue → `udp` or `streams` sends → `matching` finds the response; or there is no answer:
-//! [`Pool::try_elsewhere`] → another backend → [`Pool::give_up`] at its deadline. With `hedge` two backends may
+//! The path: submit → a backend's queue → `udp` or `stream` sends → `matching` finds the response; or there is no answer:
+//! [`Pool::try_elsewhere`] → another backend → [`Pool::give_up`] at its deadline. With `second_tries` two backends may
 //! have it at once.
-//! Never: holds a borrow over an await, calls a sink, or asks a backend again before every other one has had the query.
+//! Never: knows a socket (`udp` and `stream` call it, and it calls none of them), calls a sink, or asks a backend again
+//! before every other one has had the query.
 
 use std::{
     cell::{Cell, RefCell},
@@ -12,11 +13,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::Notify,
-    task::{AbortHandle, spawn_local},
-    time::{Instant, sleep},
-};
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     BackendConfig,
@@ -24,36 +21,27 @@ use super::{
     flights::{FLIGHTS_MAX, Flight, Flights, Half, qname},
     hedge::{self, Hedging},
     history::History,
-    outcomes,
+    ids::Ids,
     random::Random,
-    silence,
     sink::{Failure, Sink},
     subnet,
-    udp::{self, Inbound, path_mtu, resend},
     worker_backend::Backend,
 };
 use crate::{
     config::{ClientSubnet, Policy},
     dns::{Asked, Query, Told},
     ledger::{Counter, WorkerCounters, turn_time},
-    supervise::supervise,
 };
 
 /// UPDATE (RFC 2136 §1.3).
 const OPCODE_UPDATE: u8 = 5;
 /// Interval of the sweeper; a timeout is late by at most this.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
-/// Octets of one read from a connection: many responses for one system call.
-const READ_OCTETS: usize = 64 * 1024;
 
-/// Backends, queries in flight, and what senders and receivers share.
+/// Backends, queries in flight, and what they share.
 pub struct Pool {
     /// Queries in flight.
     pub flights: RefCell<Flights>,
-    /// Buffers for datagrams.
-    pub inbound: RefCell<Inbound>,
-    /// Buffer of a read from a connection.
-    pub scratch: RefCell<Box<[u8]>>,
     /// Buffer in which an error without a question gets its question back.
     pub whole: RefCell<Vec<u8>>,
     /// Source of IDs.
@@ -65,7 +53,7 @@ pub struct Pool {
     /// Second tries (hedging).
     pub hedging: Hedging,
     /// The backends.
-    pub backends: RefCell<Vec<Rc<Backend>>>,
+    pub backends: Box<[Rc<Backend>]>,
     policy: Cell<Policy>,
     /// What backends learn of a client's subnet.
     pub client_subnet: ClientSubnet,
@@ -73,51 +61,36 @@ pub struct Pool {
     pub capacity: usize,
     turn: Cell<usize>,
     /// Wakes the sweeper.
-    flying: Notify,
+    pub flying: Notify,
     is_retired: Cell<bool>,
-    tasks: RefCell<Vec<AbortHandle>>,
 }
 
 impl Pool {
-    /// Starts the tasks; opens no socket yet.
-    pub fn start(
+    /// A pool without queries; its tasks are those of `sweep`.
+    pub fn new(
         configs: &[BackendConfig],
         policy: Policy,
         hedge_percent: u8,
         client_subnet: ClientSubnet,
         counters: &WorkerCounters,
     ) -> Rc<Self> {
-        let pool = Rc::new(Self {
+        let hedging = Hedging::new(if configs.len() > 1 { hedge_percent } else { 0 });
+        let backend_of = |(index, config)| Rc::new(Backend::new(config, index, &hedging, counters));
+        Rc::new(Self {
+            backends: configs.iter().enumerate().map(backend_of).collect(),
             flights: RefCell::default(),
-            inbound: RefCell::default(),
-            scratch: RefCell::new(vec![0; READ_OCTETS].into_boxed_slice()),
             whole: RefCell::default(),
             random: Random::default(),
             counters: counters.clone(),
             transfers: Cell::new(0),
-            hedging: Hedging::new(if configs.len() > 1 { hedge_percent } else { 0 }),
-            backends: RefCell::default(),
+            hedging,
             policy: Cell::new(policy),
             client_subnet,
             capacity: configs.iter().map(BackendConfig::capacity).sum::<usize>().min(FLIGHTS_MAX),
             turn: Cell::new(0),
             flying: Notify::new(),
             is_retired: Cell::new(false),
-            tasks: RefCell::default(),
-        });
-        for (index, config) in configs.iter().enumerate() {
-            let backend = Rc::new(Backend::new(config, index, Rc::clone(&pool)));
-            pool.tasks.borrow_mut().extend(backend.start());
-            pool.backends.borrow_mut().push(backend);
-        }
-        if pool.hedging.is_on() {
-            let watched = Rc::clone(&pool);
-            let task = spawn_local(supervise("hedging", move || hedge::watch(Rc::clone(&watched))));
-            pool.tasks.borrow_mut().push(task.abort_handle());
-        }
-        let swept = Rc::clone(&pool);
-        spawn_local(supervise("sweeper", move || sweep(Rc::clone(&swept))));
-        pool
+        })
     }
 
     /// Takes a query; its outcome goes to `sink`.
@@ -152,7 +125,7 @@ impl Pool {
             self.flying.notify_one();
         }
         self.counters.add(Counter::BackendOutstanding, 1);
-        self.give_to(slot, &backend, now);
+        self.give_to(slot, backend, now);
         Ok(())
     }
 
@@ -161,18 +134,18 @@ impl Pool {
     /// # Errors
     /// [`Failure::Full`]: each backend has as many queries as it may; [`Failure::Unreachable`]: there is no
     /// backend.
-    pub fn choose_for(&self, message: &[u8], query: &Query) -> Result<Rc<Backend>, Failure> {
+    pub fn choose_for(&self, message: &[u8], query: &Query) -> Result<&Rc<Backend>, Failure> {
         let affinity = match query.client_cookie(message) {
             Some(cookie) => Affinity::Cookie(cookie),
             None => Affinity::Name(qname(message, query.question_end)),
         };
         // A backend that rests is asked if none is awake, but not if the awake ones are only full.
-        let is_any_awake = || self.backends.borrow().iter().any(|backend| backend.is_awake());
+        let is_any_awake = || self.backends.iter().any(|backend| backend.is_awake());
         let chosen = self.choose(affinity, 0);
         if let Some(backend) = chosen.or_else(|| self.choose_asleep(affinity).filter(|_| !is_any_awake())) {
             return Ok(backend);
         }
-        if self.backends.borrow().is_empty() {
+        if self.backends.is_empty() {
             return Err(Failure::Unreachable);
         }
         self.count_failure(Failure::Full);
@@ -181,24 +154,23 @@ impl Pool {
 
     /// The next backend by policy, among those that are awake and whose bit is not in `tried`. One that stands in for
     /// another in clear comes last.
-    pub fn choose(&self, affinity: Affinity<'_>, tried: u64) -> Option<Rc<Backend>> {
+    pub fn choose(&self, affinity: Affinity<'_>, tried: u64) -> Option<&Rc<Backend>> {
         let may = |backend: &Backend| tried & backend.bit() == 0 && backend.is_awake();
         let chosen = self.choose_of(affinity, |backend| !backend.is_stand_in() && may(backend));
         chosen.or_else(|| self.choose_of(affinity, |backend| backend.is_stand_in() && may(backend)))
     }
 
     /// For the case that no backend is awake: one of them may answer by now.
-    fn choose_asleep(&self, affinity: Affinity<'_>) -> Option<Rc<Backend>> {
+    fn choose_asleep(&self, affinity: Affinity<'_>) -> Option<&Rc<Backend>> {
         self.choose_of(affinity, |backend| !backend.is_stand_in())
     }
 
-    fn choose_of(&self, affinity: Affinity<'_>, may: impl Fn(&Backend) -> bool) -> Option<Rc<Backend>> {
+    fn choose_of(&self, affinity: Affinity<'_>, may: impl Fn(&Backend) -> bool) -> Option<&Rc<Backend>> {
         let may = |backend: &Backend| backend.has_room() && may(backend);
-        let backends = self.backends.borrow();
-        if let [only] = backends.as_slice() {
-            return may(only).then(|| Rc::clone(only));
+        if let [only] = &*self.backends {
+            return may(only).then_some(only);
         }
-        let candidates = backends.iter().filter(|backend| may(backend)).map(|backend| Candidate {
+        let candidates = self.backends.iter().filter(|backend| may(backend)).map(|backend| Candidate {
             index: backend.index,
             key: backend.config.address,
             weight: backend.live.get().weight,
@@ -207,25 +179,25 @@ impl Pool {
         let turn = self.turn.get().wrapping_add(1);
         self.turn.set(turn);
         let chosen = balance::choose(self.policy.get(), turn, affinity, candidates)?;
-        backends.get(chosen).map(Rc::clone)
+        self.backends.get(chosen)
     }
 
     /// Chooses by `policy` from now on, and gives each backend its limits from `configs`, which name the same
     /// backends.
     pub fn reload(&self, policy: Policy, configs: &[BackendConfig]) {
         self.policy.set(policy);
-        for (backend, config) in self.backends.borrow().iter().zip(configs) {
+        for (backend, config) in self.backends.iter().zip(configs) {
             backend.live.set(config.live());
         }
     }
 
     /// The backend with this index.
-    pub fn backend(&self, index: usize) -> Option<Rc<Backend>> {
-        self.backends.borrow().get(index).map(Rc::clone)
+    pub fn backend(&self, index: usize) -> Option<&Rc<Backend>> {
+        self.backends.get(index)
     }
 
     /// The backend that has the query in `slot`.
-    pub fn backend_of(&self, slot: u16) -> Option<Rc<Backend>> {
+    pub fn backend_of(&self, slot: u16) -> Option<&Rc<Backend>> {
         let backend = self.flights.borrow().get(slot)?.backend;
         self.backend(backend)
     }
@@ -240,7 +212,12 @@ impl Pool {
         flight.history = History::default();
         flight.patience_until = now + backend.patience();
         flight.given_at = now;
-        flight.late_at = if flight.may_hedge { self.hedging.watch(slot, backend, now) } else { None };
+        // With `on_tls_failure = "refuse"`, queries of a backend must not go elsewhere when TLS fails.
+        flight.late_at = if flight.may_hedge && !backend.refuses_without_tls() {
+            self.hedging.watch(slot, &backend.pace, now, backend.patience())
+        } else {
+            None
+        };
         let half = flight.half;
         drop(flights);
         backend.begin();
@@ -275,35 +252,24 @@ impl Pool {
             last.finish();
         }
         self.counters.add(Counter::BackendFailedOver, 1);
-        self.give_to(slot, &next, now);
+        self.give_to(slot, next, now);
         true
     }
 
-    /// Its backend has been silent for its share of the deadline. Another backend gets the query. If there is
-    /// none, a datagram is sent again, or the query goes over a connection if it may be too long for the path; a
-    /// query on a connection waits on.
-    fn lose_patience(&self, slot: u16) {
-        let last = self.backend_of(slot);
-        if self.moved(slot) {
-            return last.into_iter().for_each(|last| last.note_loss());
+    /// `backend` cannot be reached: queries sent over `ids` go elsewhere, and new queries do so for a while.
+    pub fn unreachable(&self, backend: &Backend, ids: &Rc<Ids>) {
+        backend.rest();
+        let lost = self.flights.borrow().find(|flight| flight.is_over(ids));
+        lost.into_iter().for_each(|slot| self.try_elsewhere(slot, Failure::Unreachable));
+    }
+
+    /// Asks the query in `slot` over a connection to `backend`, and not as a datagram any more.
+    pub fn ask_by_stream(&self, backend: &Backend, slot: u16) {
+        if let Some(flight) = self.flights.borrow_mut().get_mut(slot) {
+            flight.take_back();
+            flight.half = Half::Stream;
         }
-        let mut flights = self.flights.borrow_mut();
-        let Some(flight) = flights.get_mut(slot) else { return };
-        let Some(backend) = self.backend(flight.backend) else { return };
-        flight.patience_until = Instant::now() + backend.patience();
-        match flight.half {
-            Half::Datagram if flight.is_spare() => {}
-            Half::Datagram if backend.datagram_octets(flight.query.len()) <= path_mtu::CARRIED_OCTETS => {
-                resend::enqueue(&backend, slot, flight);
-            }
-            half => {
-                drop(flights);
-                match half {
-                    Half::Stream => silence::ask_apart(&backend, slot),
-                    Half::Datagram => path_mtu::leave_to_stream(&backend, slot),
-                }
-            }
-        }
+        backend.enqueue(slot, Half::Stream);
     }
 
     /// No more queries will come: its tasks end when no query waits.
@@ -312,35 +278,8 @@ impl Pool {
         self.flying.notify_one();
     }
 
-    /// Ends every task but the caller's, and closes every socket.
-    fn dissolve(&self) {
-        self.tasks.take().iter().for_each(AbortHandle::abort);
-        self.backends.take().iter().for_each(|backend| backend.close());
-    }
-}
-
-/// Ends queries past their deadline, moves those whose backend is silent, closes unused ports.
-async fn sweep(pool: Rc<Pool>) {
-    loop {
-        let is_quiet = pool.flights.borrow().outstanding() == 0;
-        if is_quiet && pool.is_retired.get() {
-            return pool.dissolve();
-        }
-        if is_quiet && !pool.backends.borrow().iter().any(|backend| backend.datagrams.has_retired()) {
-            pool.flying.notified().await;
-        }
-        sleep(SWEEP_INTERVAL).await;
-        let now = Instant::now();
-        turn_time::begin(now);
-        let late = pool.flights.borrow().find(|flight| flight.deadline <= now);
-        late.into_iter().for_each(|slot| pool.give_up(slot, Failure::Silent));
-        let silent = pool.flights.borrow().find(|flight| flight.patience_until <= now);
-        silent.into_iter().for_each(|slot| pool.lose_patience(slot));
-        outcomes::look(&pool, now);
-        for backend in pool.backends.borrow().iter() {
-            resend::send(backend);
-            udp::close_quiet(backend);
-            backend.look(now);
-        }
+    /// Whether no more queries will come.
+    pub fn is_retired(&self) -> bool {
+        self.is_retired.get()
     }
 }

@@ -9,7 +9,7 @@ use tokio::{
     task::LocalSet,
 };
 
-use super::{BackendConfig, Broken, Failure, Health, Receiver, Sink, TlsMemory, pool::Pool, transfer};
+use super::{BackendConfig, Broken, Failure, Health, Receiver, Sink, TlsMemory, pool::Pool, sweep, transfer};
 use crate::{
     config::{ClientSubnet, Policy, Transport},
     dns::{Asked, Query},
@@ -80,18 +80,19 @@ pub(super) fn backend_at(address: std::net::SocketAddr, transport: Transport) ->
     }
 }
 
-/// A worker's backends with one query that waits at the only one; its sender has consumed the wake-up.
+/// A worker's backends with one query that waits at the only one; a sender that is gone has consumed the wake-up.
 async fn waiting(address: std::net::SocketAddr, transport: Transport) -> Rc<Pool> {
     let config = backend_at(address, transport);
     let counters = WorkerCounters::default();
-    let pool = Pool::start(&[config], Policy::First, 0, ClientSubnet::Pass, &counters);
+    let pool = Pool::new(&[config], Policy::First, 0, ClientSubnet::Pass, &counters);
     let query = Query::parse(&QUERY).unwrap();
     pool.submit(&QUERY, &query, Rc::new(Nobody)).unwrap();
     let backend = pool.backend(0).unwrap();
     match transport {
-        Transport::Udp => backend.datagrams.work.notified().await,
-        _ => backend.streams.work.notified().await,
+        Transport::Udp => backend.datagram_queue.work.notified().await,
+        _ => backend.stream_queue.work.notified().await,
     }
+    sweep::start(&pool);
     pool
 }
 
@@ -104,8 +105,7 @@ fn limits_change_while_queries_are_in_flight() {
     LocalSet::new().block_on(&runtime, async {
         let config = backend_at("127.0.0.1:9".parse().unwrap(), Transport::Tcp);
         let counters = WorkerCounters::default();
-        let pool =
-            Pool::start(std::slice::from_ref(&config), Policy::First, 0, ClientSubnet::Pass, &counters);
+        let pool = Pool::new(std::slice::from_ref(&config), Policy::First, 0, ClientSubnet::Pass, &counters);
         let query = Query::parse(&QUERY).unwrap();
         let submit = || pool.submit(&QUERY, &query, Rc::new(Nobody));
         let limit = |outstanding_max, seconds| {
@@ -136,7 +136,7 @@ fn what_goes_in_clear_is_counted() {
             ..backend_at("127.0.0.1:9".parse().unwrap(), Transport::Udp)
         };
         let counters = WorkerCounters::default();
-        let pool = Pool::start(&[config], Policy::First, 0, ClientSubnet::Pass, &counters);
+        let pool = Pool::new(&[config], Policy::First, 0, ClientSubnet::Pass, &counters);
         let query = Query::parse(&QUERY).unwrap();
         assert_eq!(pool.submit(&QUERY, &query, Rc::new(Ignores)), Err(Failure::Full), "nothing has failed");
         memory.note_failure("one", TlsFault::Closed);
@@ -156,12 +156,12 @@ fn queries_leave_with_a_new_sender() {
     LocalSet::new().block_on(&runtime, async {
         let mut heard = [0; 64];
         let datagrams = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let _fleet = waiting(datagrams.local_addr().unwrap(), Transport::Udp).await;
+        let _pool = waiting(datagrams.local_addr().unwrap(), Transport::Udp).await;
         let count = datagrams.recv(&mut heard).await.unwrap();
         assert_eq!(heard.get(2..count), QUERY.get(2..));
 
         let streams = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let _fleet = waiting(streams.local_addr().unwrap(), Transport::Tcp).await;
+        let _pool = waiting(streams.local_addr().unwrap(), Transport::Tcp).await;
         let (mut stream, _) = streams.accept().await.unwrap();
         let mut heard = [0; 2 + QUERY.len()];
         stream.read_exact(&mut heard).await.unwrap();

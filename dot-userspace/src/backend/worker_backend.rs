@@ -1,29 +1,25 @@
 //! One backend as one worker sees it: queries wait here for the end of a turn, and leave together.
 //!
-//! Before: `pool` chose this backend. After: `udp` or `streams` sends the queue and matches what comes back.
-//! Holds: its queues and sockets, its number of queries, and until when it rests.
-//! Never: holds a borrow over an await.
+//! Before: `pool` chose this backend. After: `udp` or `stream` sends the queue.
+//! Holds: its queues, its number of queries, what was learned about it, and until when it rests.
+//! Never: knows a socket, or holds a borrow over an await.
 
-use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, sync::Arc, time::Duration};
 
-use tokio::{task::AbortHandle, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     BackendConfig, Live,
     flights::Half,
-    hedge::Pace,
-    ids::Ids,
+    hedge::{Hedging, Pace},
     outcomes::Outcomes,
-    pool::Pool,
+    queue::Queue,
+    refusals::Refusals,
     retry_budget::RetryBudget,
-    silence,
-    sink::Failure,
-    streams::{self, Streams},
-    udp::{self, Datagrams},
 };
 use crate::{
     config::{OnTlsFailure, Transport},
-    ledger::{BackendLine, Counter, Traffic},
+    ledger::{BackendLine, Counter, Traffic, WorkerCounters},
     proxy::header,
 };
 
@@ -33,18 +29,16 @@ const DATAGRAM_QUERY_OCTETS_MAX: usize = 1400;
 /// A query's deadline has this many shares; a backend that is silent for one share may lose the query.
 const SHARES: u32 = 4;
 
-/// A backend, its queues and its sockets.
+/// A backend and its queues.
 pub struct Backend {
     /// Its settings.
     pub config: BackendConfig,
     /// Its index among the backends.
     pub index: usize,
-    /// All backends and their queries.
-    pub pool: Rc<Pool>,
-    /// Queues and sockets for UDP.
-    pub datagrams: Datagrams,
-    /// Queues and connections.
-    pub streams: Streams,
+    /// Queries that wait to be sent by UDP.
+    pub datagram_queue: Queue,
+    /// Queries that wait for a connection.
+    pub stream_queue: Queue,
     /// How long it usually takes.
     pub pace: Pace,
     /// The second tries that are left.
@@ -53,8 +47,13 @@ pub struct Backend {
     pub live: Cell<Live>,
     /// The part of its queries that it answered lately.
     pub outcomes: Outcomes,
+    /// Which queries are refused or kept apart, because connections closed on them.
+    pub refusals: Refusals,
+    /// The last attempt to open a connection failed in TLS.
+    pub is_insecure: Cell<bool>,
     /// This worker's counters for it.
     pub line: Arc<BackendLine>,
+    counters: WorkerCounters,
     /// It is set aside until then, because others answer what it does not.
     aside_until: Cell<Option<Instant>>,
     outstanding: Cell<usize>,
@@ -63,27 +62,24 @@ pub struct Backend {
 
 impl Backend {
     /// A backend without queries.
-    pub fn new(config: &BackendConfig, index: usize, pool: Rc<Pool>) -> Self {
+    pub fn new(config: &BackendConfig, index: usize, hedging: &Hedging, counters: &WorkerCounters) -> Self {
         Self {
             config: config.clone(),
             index,
-            pace: Pace::new(&pool.hedging),
-            pool,
-            datagrams: Datagrams::default(),
-            streams: Streams::default(),
+            datagram_queue: Queue::default(),
+            stream_queue: Queue::default(),
+            pace: Pace::new(hedging),
             retries: RetryBudget::default(),
             live: Cell::new(config.live()),
             outcomes: Outcomes::default(),
+            refusals: Refusals::default(),
+            is_insecure: Cell::new(false),
             line: config.lines.open(),
+            counters: counters.clone(),
             aside_until: Cell::new(None),
             outstanding: Cell::new(0),
             rests_until: Cell::new(None),
         }
-    }
-
-    /// Starts its tasks. They end with the worker's runtime, or by these handles.
-    pub fn start(self: &Rc<Self>) -> [AbortHandle; 2] {
-        [udp::start(self), streams::start(self)]
     }
 
     /// The transport for a query of this length.
@@ -104,18 +100,9 @@ impl Backend {
     /// Queues `slot`; queries that are queued in one turn leave together.
     pub fn enqueue(&self, slot: u16, half: Half) {
         match half {
-            Half::Datagram => self.datagrams.enqueue(slot),
-            Half::Stream => self.streams.enqueue(slot),
+            Half::Datagram => self.datagram_queue.push(slot),
+            Half::Stream => self.stream_queue.push(slot),
         }
-    }
-
-    /// Asks the query in `slot` over a connection, and not as a datagram any more.
-    pub fn ask_by_stream(&self, slot: u16) {
-        if let Some(flight) = self.pool.flights.borrow_mut().get_mut(slot) {
-            flight.take_back();
-            flight.half = Half::Stream;
-        }
-        self.enqueue(slot, Half::Stream);
     }
 
     /// How long a query may take.
@@ -126,24 +113,6 @@ impl Backend {
     /// How long it may be silent about a query before another backend is asked.
     pub fn patience(&self) -> Duration {
         self.timeout() / SHARES
-    }
-
-    /// Does the work of one run of the sweeper.
-    pub fn look(self: &Rc<Self>, now: Instant) {
-        self.retries.refill();
-        let streams = &self.streams;
-        streams.suspects.refill(streams.is_answering());
-        streams.suspects.refusals.look(streams.answered_at.get(), now);
-        streams.limits.look(now);
-        // Queries that were given up left room on connections.
-        silence::look(self, now);
-    }
-
-    /// The backend cannot be reached: queries sent over `ids` go elsewhere, and new queries do so for a while.
-    pub fn is_unreachable(&self, ids: &Rc<Ids>) {
-        self.rest();
-        let lost = self.pool.flights.borrow().find(|flight| flight.is_over(ids));
-        lost.into_iter().for_each(|slot| self.pool.try_elsewhere(slot, Failure::Unreachable));
     }
 
     /// New queries go elsewhere for a while, if there is another backend.
@@ -161,7 +130,7 @@ impl Backend {
     pub fn set_aside(&self, now: Instant) {
         tracing::debug!(backend = %self.config.name, "answers few of its queries, and others do: set aside");
         self.aside_until.set(Some(now + self.live.get().health_interval));
-        self.pool.counters.add(Counter::BackendSetAside, 1);
+        self.counters.add(Counter::BackendSetAside, 1);
     }
 
     /// It answers: ends its rest.
@@ -174,7 +143,7 @@ impl Backend {
     /// A backend that must not be replaced when its TLS fails stays awake: its queries must fail, and not go
     /// elsewhere.
     pub fn is_awake(&self) -> bool {
-        if self.streams.is_insecure() && self.refuses_without_tls() {
+        if self.is_insecure.get() && self.refuses_without_tls() {
             return true;
         }
         if self.config.stands_in.as_ref().is_some_and(|memory| !memory.may_speak_clear()) {
@@ -208,7 +177,7 @@ impl Backend {
     /// Counts one query or transfer more.
     pub fn begin(&self) {
         if self.is_stand_in() {
-            self.pool.counters.add(Counter::BackendInClear, 1);
+            self.counters.add(Counter::BackendInClear, 1);
         }
         self.line.count(Traffic::Asked);
         self.outstanding.set(self.outstanding.get() + 1);
@@ -228,11 +197,5 @@ impl Backend {
     pub fn has_room(&self) -> bool {
         let max = self.live.get().outstanding_max;
         max == 0 || self.outstanding() < max
-    }
-
-    /// Closes every socket.
-    pub fn close(&self) {
-        self.datagrams.close();
-        self.streams.close();
     }
 }

@@ -1,4 +1,4 @@
-//! Rule: inside a folder of dot-userspace, files do not import each other in a circle; those that do are listed, with the reason.
+//! Rule: inside a folder of dot-userspace, files and subfolders do not import each other in a circle; those that do are listed, with the reason.
 //!
 //! Before: every file's imports. After: a finding for each circle that is not listed, and for each listed one that is gone.
 //! Holds: the list, which may only get shorter. Never: looks at tests, or at what a folder's mod.rs re-exports.
@@ -16,28 +16,9 @@ const SOURCES: &str = "dot-userspace/src/";
 
 /// Folder, the files or subfolders of a circle (`*`: and any others), and the reason.
 const KNOWN: &[(&str, &[&str], &str)] = &[
-    (
-        "backend",
-        &[
-            "connection",
-            "connection_io",
-            "connection_limits",
-            "hedge",
-            "matching",
-            "outage",
-            "outcomes",
-            "per_client",
-            "pool",
-            "silence",
-            "streams",
-            "suspects",
-            "trials",
-            "udp",
-            "worker_backend",
-        ],
-        "udp and streams end queries by calling pool, instead of reporting them",
-    ),
     ("cli", &["arguments", "*"], "a verb declares its own words, and the list of verbs names it"),
+    ("cli/query", &["datagrams", "exchange"], "one exchange over two transports"),
+    ("cli/query", &["outcome", "wire"], "an outcome says how its connection was opened"),
     (
         "config",
         &["consistency", "consistency_access", "consistency_backend", "consistency_policy"],
@@ -72,26 +53,26 @@ pub(super) struct Imports(BTreeMap<String, BTreeMap<String, BTreeSet<String>>>);
 impl Imports {
     /// Reads the imports of one file.
     pub(super) fn read(&mut self, source: &Source<'_>) {
-        let Some((folder, inside)) = source.path.strip_prefix(SOURCES).and_then(|path| path.split_once('/'))
-        else {
+        let Some(path) = source.path.strip_prefix(SOURCES).and_then(|path| path.strip_suffix(".rs")) else {
             return;
         };
-        let is_test = inside.contains("tests/") || inside.ends_with("tests.rs");
-        let module = inside.split(['/', '.']).next().unwrap_or_default();
-        if is_test || module == "mod" {
+        if path.contains("/tests/") || path.ends_with("/tests") {
             return;
         }
-        // The number of `super` that lead to the folder.
-        let ups = inside.split('/').count() - usize::from(inside.ends_with("/mod.rs"));
-        let mut reader = Reader { source, folder, ups, found: BTreeSet::new() };
-        reader.visit_file(&source.tree);
-        reader.found.remove(module);
-        self.0
-            .entry(folder.to_owned())
-            .or_default()
-            .entry(module.to_owned())
-            .or_default()
-            .extend(reader.found);
+        let parts: Vec<&str> = path.split('/').collect();
+        let depth = parts.len() - usize::from(path.ends_with("/mod"));
+        // The file is in a folder, and that folder may be in another one.
+        for count in 1..parts.len() {
+            let (folder, module) = (&parts[..count], parts[count]);
+            if module == "mod" {
+                continue;
+            }
+            let mut reader = Reader { source, folder, ups: depth - count, found: BTreeSet::new() };
+            reader.visit_file(&source.tree);
+            reader.found.remove(module);
+            let modules = self.0.entry(folder.join("/")).or_default();
+            modules.entry(module.to_owned()).or_default().extend(reader.found);
+        }
     }
 
     /// The findings about them.
@@ -139,7 +120,8 @@ fn is_meant(names: &[&str], circle: &[&String]) -> bool {
 /// Collects the files of the folder that a file imports from.
 struct Reader<'a> {
     source: &'a Source<'a>,
-    folder: &'a str,
+    folder: &'a [&'a str],
+    /// The number of `super` that lead to the folder.
     ups: usize,
     found: BTreeSet<String>,
 }
@@ -163,7 +145,7 @@ impl Reader<'_> {
         let words: Vec<&str> = path.iter().map(String::as_str).chain([last]).collect();
         let ups = words.iter().take_while(|word| **word == "super").count();
         let inside = match words.as_slice() {
-            ["crate", folder, name, ..] if *folder == self.folder => Some(*name),
+            ["crate", rest @ ..] => rest.strip_prefix(self.folder).and_then(|inside| inside.first()).copied(),
             _ if ups == self.ups => words.get(ups).copied(),
             _ => None,
         };
@@ -242,6 +224,12 @@ mod tests {
             "#[cfg(test)]\nmod tests {\n    use super::super::super::a::g;\n}\n",
         );
         assert_eq!(findings(&[a, b, tested], &[]), [""; 0]);
+        let inner = [
+            ("dot-userspace/src/dns/c/one.rs", "use super::two::f;\n"),
+            ("dot-userspace/src/dns/c/two.rs", "use crate::dns::c::one::g;\n"),
+        ];
+        let found = findings(&inner, &[]);
+        assert!(found.len() == 1 && found[0].contains(r#"["one", "two"]"#), "{found:?}");
         let found = findings(&[a, b, tested], known);
         assert!(found.len() == 1 && found[0].contains("is gone or smaller"), "{found:?}");
     }

@@ -13,12 +13,6 @@ use nix::{
     sys::socket::{getsockopt, setsockopt},
 };
 
-use super::socket::Port;
-use crate::{
-    backend::{flights::Flight, worker_backend::Backend},
-    ledger::Counter,
-};
-
 sockopt_impl!(
     /// What IPv4 does with a datagram that is too long (path MTU discovery).
     Discover4,
@@ -83,23 +77,6 @@ pub fn datagram_octets_max(socket: &impl AsFd, backend: SocketAddr) -> Option<us
 /// Whether an error says that a datagram is too long: this one or, reported by ICMP, an earlier one.
 pub fn says_too_long(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EMSGSIZE)
-}
-
-/// The path is too small for some of the datagrams sent over `port`: these queries go over a connection. The
-/// backend has not failed. `false`: none is too long.
-pub fn leave_to_streams(backend: &Backend, port: &Port) -> bool {
-    let max = datagram_octets_max(&port.socket, backend.config.address).unwrap_or(usize::MAX);
-    let is_long =
-        |flight: &Flight| flight.is_over(&port.ids) && backend.datagram_octets(flight.query.len()) > max;
-    let long = backend.pool.flights.borrow().find(is_long);
-    long.iter().for_each(|slot| leave_to_stream(backend, *slot));
-    !long.is_empty()
-}
-
-/// The query in `slot` is too long for a datagram.
-pub fn leave_to_stream(backend: &Backend, slot: u16) {
-    backend.pool.counters.add(Counter::BackendTooLong, 1);
-    backend.ask_by_stream(slot);
 }
 
 #[cfg(test)]

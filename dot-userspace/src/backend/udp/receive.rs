@@ -12,9 +12,9 @@ use tokio::{
     time::Instant,
 };
 
-use super::{mmsg::BATCH_MAX, path_mtu, says_nobody_is_there, socket::Port};
+use super::{Datagrams, mmsg::BATCH_MAX, path_mtu, says_nobody_is_there, socket::Port};
 use crate::{
-    backend::{flights::Half, matching::Match, worker_backend::Backend},
+    backend::{flights::Half, matching::Match},
     ledger::{Counter, turn_time},
     supervise::supervise,
 };
@@ -27,60 +27,60 @@ const HEARD: Interest = Interest::READABLE.add(Interest::ERROR);
 ///
 /// # Errors
 /// There is no free descriptor, or no route to the backend.
-pub fn open_port(backend: &Rc<Backend>) -> io::Result<(Rc<Port>, AbortHandle)> {
-    let port = Rc::new(Port::open(backend.config.address)?);
-    let (backend, heard) = (Rc::clone(backend), Rc::clone(&port));
+pub fn open_port(datagrams: &Rc<Datagrams>) -> io::Result<(Rc<Port>, AbortHandle)> {
+    let port = Rc::new(Port::open(datagrams.backend.config.address)?);
+    let (datagrams, heard) = (Rc::clone(datagrams), Rc::clone(&port));
     let task =
-        spawn_local(supervise("receiver", move || receive_all(Rc::clone(&backend), Rc::clone(&heard))));
+        spawn_local(supervise("receiver", move || receive_all(Rc::clone(&datagrams), Rc::clone(&heard))));
     Ok((port, task.abort_handle()))
 }
 
-async fn receive_all(backend: Rc<Backend>, port: Rc<Port>) {
+async fn receive_all(datagrams: Rc<Datagrams>, port: Rc<Port>) {
+    let (pool, backend) = (&datagrams.pool, &datagrams.backend);
     while let Ok(ready) = port.socket.ready(HEARD).await {
         let mut got = 0;
         // tokio checks one of them at a time.
         let heard = if ready.is_error() { Interest::ERROR } else { Interest::READABLE };
         let result = port.socket.try_io(heard, || {
-            got = backend.pool.inbound.borrow_mut().receive(port.socket.as_raw_fd())?;
+            got = datagrams.inbound.borrow_mut().receive(port.socket.as_raw_fd())?;
             // Fewer than one batch: the kernel's queue is empty.
             if got < BATCH_MAX { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         if got > 0 {
-            backend.pool.counters.add(Counter::BackendReceiveCalls, 1);
-            backend.pool.counters.add(Counter::BackendReceived, got as u64);
-            deliver(&backend, &port, got);
+            pool.counters.add(Counter::BackendReceiveCalls, 1);
+            pool.counters.add(Counter::BackendReceived, got as u64);
+            deliver(&datagrams, &port, got);
             if got == BATCH_MAX {
                 // A flood must not starve the sessions.
                 tokio::task::yield_now().await;
             }
         } else if let Err(error) = result {
             if says_nobody_is_there(&error) {
-                backend.is_unreachable(&port.ids);
+                pool.unreachable(backend, &port.ids);
             } else if path_mtu::says_too_long(&error) {
-                path_mtu::leave_to_streams(&backend, &port);
+                datagrams.leave_long_to_streams(&port);
             }
         }
     }
 }
 
 /// Gives each datagram of the batch to the sink of its query.
-fn deliver(backend: &Rc<Backend>, port: &Rc<Port>, count: usize) {
+fn deliver(datagrams: &Datagrams, port: &Rc<Port>, count: usize) {
     turn_time::begin(Instant::now());
-    let inbound = backend.pool.inbound.borrow();
+    let (pool, backend) = (&datagrams.pool, &datagrams.backend);
+    let inbound = datagrams.inbound.borrow();
     for (datagram, is_cut) in inbound.datagrams(count) {
-        match backend.pool.deliver(backend, &port.ids, datagram, Half::Datagram, is_cut) {
+        match pool.deliver(backend, &port.ids, datagram, Half::Datagram, is_cut) {
             Match::Response | Match::Withdrawn => {
                 backend.outcomes.note_answer();
                 backend.wake();
             }
-            Match::Truncated(slot) => ask_again(backend, slot),
+            // A datagram is too small for the response (RFC 9210 §3): asks again over a connection.
+            Match::Truncated(slot) => {
+                pool.counters.add(Counter::BackendTruncated, 1);
+                pool.ask_by_stream(backend, slot);
+            }
             Match::WithoutEdns(_) | Match::NotOurs(_) => {}
         }
     }
-}
-
-/// A datagram is too small for the response (RFC 9210 §3): asks again over a connection.
-fn ask_again(backend: &Backend, slot: u16) {
-    backend.pool.counters.add(Counter::BackendTruncated, 1);
-    backend.ask_by_stream(slot);
 }

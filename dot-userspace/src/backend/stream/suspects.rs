@@ -16,17 +16,16 @@ use std::{cell::Cell, rc::Rc};
 use tokio::{task::spawn_local, time::Instant};
 
 use super::{
+    Streams,
     connection::{Connection, Lane},
     connection_io::live,
-    flights::Flight,
-    history::History,
     outage,
-    refusals::Refusals,
-    sink::Failure,
     trials::Trials,
-    worker_backend::Backend,
 };
-use crate::ledger::Counter;
+use crate::{
+    backend::{flights::Flight, history::History, sink::Failure},
+    ledger::Counter,
+};
 
 /// Connections for suspects at the same time, not counting silent ones.
 const TRIALS_MAX: usize = 4;
@@ -61,8 +60,6 @@ pub struct Suspects {
     /// Queries kept apart because of others: they may hang, and must not take the places of the former.
     apart: Trials,
     openings: Cell<u32>,
-    /// Which queries are refused or kept apart.
-    pub refusals: Refusals,
 }
 
 impl Default for Suspects {
@@ -71,7 +68,6 @@ impl Default for Suspects {
             caught: Trials::new(Lane::Trial, TRIALS_MAX),
             apart: Trials::new(Lane::Apart, APART_TRIALS_MAX),
             openings: Cell::new(OPENINGS_SILENT_MAX),
-            refusals: Refusals::default(),
         }
     }
 }
@@ -135,23 +131,23 @@ impl Suspects {
 }
 
 /// Gives waiting suspects to connections for them, and opens missing ones.
-pub fn hand_out(backend: &Rc<Backend>) {
-    let (streams, suspects) = (&backend.streams, &backend.streams.suspects);
-    if suspects.is_waiting() && backend.config.health.is_down() && !streams.is_answering() {
-        return give_back(backend);
+pub fn hand_out(streams: &Rc<Streams>) {
+    let suspects = &streams.suspects;
+    if suspects.is_waiting() && streams.backend.config.health.is_down() && !streams.is_answering() {
+        return give_back(streams);
     }
     for (trials, leaves) in [(&suspects.caught, 0), (&suspects.apart, OPENINGS_LEFT)] {
-        let missing = trials.hand_out(backend);
-        open(backend, trials, missing, leaves);
+        let missing = trials.hand_out(streams);
+        open(streams, trials, missing, leaves);
     }
 }
 
 /// Opens up to `missing` connections, as far as openings are left.
-fn open(backend: &Rc<Backend>, trials: &Trials, missing: usize, leaves: u32) {
-    let (streams, openings) = (&backend.streams, &backend.streams.suspects.openings);
+fn open(streams: &Rc<Streams>, trials: &Trials, missing: usize, leaves: u32) {
+    let openings = &streams.suspects.openings;
     for _ in 0..missing {
         let Some(left) = openings.get().checked_sub(1).filter(|left| *left >= leaves) else { return };
-        if streams.must_back_off(backend.config.health.is_up()) {
+        if streams.must_back_off(streams.backend.config.health.is_up()) {
             return;
         }
         if !trials.may_open() {
@@ -159,35 +155,35 @@ fn open(backend: &Rc<Backend>, trials: &Trials, missing: usize, leaves: u32) {
         }
         openings.set(left);
         let connection = Rc::new(Connection::of(trials.lane.clone()));
-        let task = spawn_local(live(Rc::clone(backend), Rc::clone(&connection)));
+        let task = spawn_local(live(Rc::clone(streams), Rc::clone(&connection)));
         trials.connections.borrow_mut().push((connection, task.abort_handle()));
     }
 }
 
 /// The backend is down, and suspects wait with all others for the one attempt at a time; or it closes every
 /// connection after the same number of answers, so they are no suspects.
-fn give_back(backend: &Backend) {
-    for slot in backend.streams.suspects.take() {
-        if let Some(flight) = backend.pool.flights.borrow_mut().get_mut(slot) {
+fn give_back(streams: &Streams) {
+    for slot in streams.suspects.take() {
+        if let Some(flight) = streams.pool.flights.borrow_mut().get_mut(slot) {
             flight.history.company = u16::MAX;
         }
-        backend.streams.enqueue(slot);
+        streams.backend.stream_queue.push(slot);
     }
 }
 
 /// The query in `slot` resembles others that closed connections: it shares no connection. `false`: it may share
 /// one, because many queries below its name wait.
-pub fn set_apart(backend: &Backend, slot: u16, is_by_name: bool) -> bool {
-    let suspects = &backend.streams.suspects;
+pub fn set_apart(streams: &Streams, slot: u16, is_by_name: bool) -> bool {
+    let (pool, suspects) = (&streams.pool, &streams.suspects);
     let waiting = suspects.apart.queue.borrow().len();
     if is_by_name && waiting >= APART_BY_NAME_MAX {
         return false;
     }
     if waiting >= APART_MAX {
-        backend.pool.try_elsewhere(slot, Failure::Full);
+        pool.try_elsewhere(slot, Failure::Full);
         return true;
     }
-    if let Some(flight) = backend.pool.flights.borrow_mut().get_mut(slot) {
+    if let Some(flight) = pool.flights.borrow_mut().get_mut(slot) {
         (flight.history.company, flight.history.is_apart) = (1, true);
         suspects.enqueue(slot, &flight.history);
     }
@@ -196,7 +192,7 @@ pub fn set_apart(backend: &Backend, slot: u16, is_by_name: bool) -> bool {
 
 /// `connection`, established at `established_at`, is over, and left the queries in `lost` unanswered.
 pub fn ask_again(
-    backend: &Backend,
+    streams: &Streams,
     connection: &Connection,
     established_at: Option<Instant>,
     mut lost: Vec<u16>,
@@ -204,14 +200,14 @@ pub fn ask_again(
     if lost.is_empty() {
         return;
     }
-    let (pool, streams) = (&backend.pool, &backend.streams);
+    let (pool, backend) = (&streams.pool, &streams.backend);
     let now = Instant::now();
     if established_at.is_some() && !matches!(connection.lane, Lane::PerClient(_)) {
         streams.limits.note_close(connection.answered(), now);
     }
     let is_rule = streams.limits.quota() == connection.answered();
     if is_rule {
-        give_back(backend);
+        give_back(streams);
     }
     {
         let flights = pool.flights.borrow();
@@ -221,7 +217,7 @@ pub fn ask_again(
         is_down: backend.config.health.is_down() && !streams.is_answering(),
         was_opened: established_at.is_some(),
         is_answering: streams.is_answering(),
-        is_patient: outage::is_patient(backend),
+        is_patient: outage::is_patient(streams),
         is_rule,
         is_personal: matches!(connection.lane, Lane::PerClient(_)),
         is_about_one: matches!(connection.lane, Lane::Trial | Lane::Apart)
@@ -236,7 +232,7 @@ pub fn ask_again(
             flight.take_back();
             let fate = accident.decide(flight);
             if fate == Fate::GivenUp && flight.history.new_ends >= NEW_ENDS_MAX && !flight.is_once {
-                streams.suspects.refusals.suspect(flight, streams.answered_at.get(), now);
+                backend.refusals.suspect(flight, streams.answered_at.get(), now);
             }
             if fate == Fate::Suspect {
                 streams.suspects.enqueue(slot, &flight.history);
@@ -248,7 +244,7 @@ pub fn ask_again(
             Fate::Suspect => pool.counters.add(Counter::BackendRetried, 1),
             Fate::Innocent => {
                 pool.counters.add(Counter::BackendRetried, 1);
-                streams.enqueue(slot);
+                backend.stream_queue.push(slot);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Connections that belong to one client each, for a backend that learns the client from a PROXY header.
 //!
-//! Before: `streams` has queries that wait. After: each is on its own client's connection, or goes elsewhere.
+//! Before: the backend has queries that wait. After: each is on its own client's connection, or goes elsewhere.
 //! Why: a header stands at the beginning of a connection and holds for all of it. Over a shared connection the
 //! backend would take one client for another.
 //! Never: sends one client's query over another's connection; holds more than [`CONNECTIONS_MAX`].
@@ -16,13 +16,11 @@ use std::{
 use tokio::task::spawn_local;
 
 use super::{
+    Served, Streams,
     connection::{Connection, Lane},
     connection_io::live,
-    flights::Half,
-    streams::Served,
-    worker_backend::Backend,
 };
-use crate::proxy::Client;
+use crate::{backend::flights::Half, proxy::Client};
 
 /// Connections of one worker to one backend. A further client waits until one of them is unused, and takes its
 /// place.
@@ -87,21 +85,21 @@ impl PerClient {
 }
 
 /// Gives waiting queries to the connections of their clients, and opens missing ones.
-pub fn hand_out(backend: &Rc<Backend>) {
-    let (streams, per_client) = (&backend.streams, &backend.streams.per_client);
+pub fn hand_out(streams: &Rc<Streams>) {
+    let (queue, per_client) = (&streams.backend.stream_queue, &streams.per_client);
     let may_open = streams.backs_off_until().is_none();
     let mut waiting_on = Vec::new();
     // Queries that already wait for a place come first.
     let mut has_places = may_open;
     while has_places {
         let Some(slot) = per_client.waiting.borrow_mut().pop_front() else { break };
-        if place(backend, slot, true) == Place::None {
+        if place(streams, slot, true) == Place::None {
             per_client.waiting.borrow_mut().push_front(slot);
             has_places = false;
         }
     }
-    while let Some(slot) = streams.next() {
-        match place(backend, slot, has_places) {
+    while let Some(slot) = queue.pop() {
+        match place(streams, slot, has_places) {
             Place::Given => {}
             Place::Full => waiting_on.push(slot),
             Place::None => {
@@ -110,7 +108,7 @@ pub fn hand_out(backend: &Rc<Backend>) {
             }
         }
     }
-    streams.put_back(waiting_on);
+    waiting_on.into_iter().for_each(|slot| queue.add(slot));
 }
 
 /// The outcome for one query.
@@ -124,10 +122,10 @@ enum Place {
     None,
 }
 
-fn place(backend: &Rc<Backend>, slot: u16, may_open: bool) -> Place {
-    let per_client = &backend.streams.per_client;
+fn place(streams: &Rc<Streams>, slot: u16, may_open: bool) -> Place {
+    let (backend, per_client) = (&streams.backend, &streams.per_client);
     let (client, company) = {
-        let flights = backend.pool.flights.borrow();
+        let flights = streams.pool.flights.borrow();
         match flights.get(slot).filter(|flight| flight.waits_at(backend.index, Half::Stream)) {
             Some(flight) => (flight.client(), flight.history.company),
             None => return Place::Given,
@@ -136,18 +134,18 @@ fn place(backend: &Rc<Backend>, slot: u16, may_open: bool) -> Place {
     let connection = match per_client.of(&client) {
         Some(connection) if connection.takes_company(company) => connection,
         Some(_) => return Place::Full,
-        None if may_open && per_client.make_room() => open(backend, client),
+        None if may_open && per_client.make_room() => open(streams, client),
         None => return Place::None,
     };
-    connection.give(backend, slot);
+    connection.give(streams, slot);
     connection.wake();
     Place::Given
 }
 
-fn open(backend: &Rc<Backend>, client: Option<Client>) -> Rc<Connection> {
+fn open(streams: &Rc<Streams>, client: Option<Client>) -> Rc<Connection> {
     let connection = Rc::new(Connection::of(Lane::PerClient(client.clone())));
-    let task = spawn_local(live(Rc::clone(backend), Rc::clone(&connection)));
+    let task = spawn_local(live(Rc::clone(streams), Rc::clone(&connection)));
     let served = (Rc::clone(&connection), task.abort_handle());
-    backend.streams.per_client.connections.borrow_mut().insert(client, served);
+    streams.per_client.connections.borrow_mut().insert(client, served);
     connection
 }

@@ -13,11 +13,10 @@ use std::{
 };
 
 use super::{
+    Served, Streams,
     connection::{Connection, Lane},
-    flights::{Flight, Half},
-    streams::Served,
-    worker_backend::Backend,
 };
+use crate::backend::flights::{Flight, Half};
 
 /// A connection, in the unit of [`Unfit::parts`].
 const WHOLE: usize = 1 << 16;
@@ -58,7 +57,7 @@ impl Trials {
 
     /// Gives waiting queries to existing connections. Returns how many more connections are needed. A query that
     /// fits on no connection does not delay those behind it that fit on one.
-    pub fn hand_out(&self, backend: &Backend) -> usize {
+    pub fn hand_out(&self, streams: &Streams) -> usize {
         let mut waiting = self.queue.take();
         let mut unfit = Unfit::default();
         let mut looked = 0;
@@ -67,7 +66,7 @@ impl Trials {
                 return true;
             }
             // A query that ended, or moved to another backend, is dropped.
-            let Some(needs) = Needs::of_waiting(backend, *slot) else { return false };
+            let Some(needs) = Needs::of_waiting(streams, *slot) else { return false };
             let connection = if unfit.covers(needs) { None } else { self.fitting(needs) };
             let Some(connection) = connection else {
                 looked += 1;
@@ -75,7 +74,7 @@ impl Trials {
                 return true;
             };
             self.passed.set(if looked == 0 { 0 } else { self.passed.get() + 1 });
-            connection.give(backend, *slot);
+            connection.give(streams, *slot);
             connection.wake();
             false
         });
@@ -152,10 +151,10 @@ impl Needs {
         Self { company: flight.history.company, is_new: flight.history.lone_ends > 0 }
     }
 
-    /// The needs of the query in `slot`, if it still waits at `backend`.
-    fn of_waiting(backend: &Backend, slot: u16) -> Option<Self> {
-        let flights = backend.pool.flights.borrow();
-        flights.get(slot).filter(|flight| flight.waits_at(backend.index, Half::Stream)).map(Self::of)
+    /// The needs of the query in `slot`, if it still waits at its backend.
+    fn of_waiting(streams: &Streams, slot: u16) -> Option<Self> {
+        let flights = streams.pool.flights.borrow();
+        flights.get(slot).filter(|flight| flight.waits_at(streams.backend.index, Half::Stream)).map(Self::of)
     }
 
     fn fit(self, connection: &Connection) -> bool {
@@ -173,7 +172,7 @@ mod tests {
 
     use tokio::{task::LocalSet, time::Instant};
 
-    use super::*;
+    use super::{super::Scratch, *};
     use crate::{
         backend::{
             Failure,
@@ -186,18 +185,17 @@ mod tests {
     };
 
     /// A lane with two established connections and one waiting query for each of `needs`.
-    fn scene(needs: &[Needs], test: impl FnOnce(&Trials, &Rc<Backend>, &[Rc<Connection>])) {
+    fn scene(needs: &[Needs], test: impl FnOnce(&Trials, &Streams, &[Rc<Connection>])) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         LocalSet::new().block_on(&runtime, async {
             let config = backend_at("127.0.0.1:9".parse().unwrap(), Transport::Tcp);
-            let pool =
-                Pool::start(&[config], Policy::First, 0, ClientSubnet::Pass, &WorkerCounters::default());
-            let backend = pool.backend(0).unwrap();
+            let pool = Pool::new(&[config], Policy::First, 0, ClientSubnet::Pass, &WorkerCounters::default());
+            let streams = Streams::new(&pool, pool.backend(0).unwrap(), &Scratch::default());
             let query = Query::parse(&QUERY).unwrap();
             let trials = Trials::new(Lane::Trial, 4);
             for needs in needs {
                 pool.submit(&QUERY, &query, Rc::new(Ignores)).unwrap();
-                let slot = backend.streams.next().unwrap();
+                let slot = streams.backend.stream_queue.pop().unwrap();
                 let mut flights = pool.flights.borrow_mut();
                 let history = &mut flights.get_mut(slot).unwrap().history;
                 (history.company, history.lone_ends) = (needs.company, u8::from(needs.is_new));
@@ -210,7 +208,7 @@ mod tests {
                 trials.connections.borrow_mut().push((Rc::clone(&connection), task.abort_handle()));
                 connection
             });
-            test(&trials, &backend, &connections);
+            test(&trials, &streams, &connections);
         });
     }
 
@@ -223,15 +221,15 @@ mod tests {
     #[test]
     fn one_that_fits_nowhere_holds_nobody() {
         let needs = [&[ALONE][..], &[BESIDE_THREE; 7]].concat();
-        scene(&needs, |trials, backend, connections| {
+        scene(&needs, |trials, streams, connections| {
             connections.iter().for_each(|connection| assert!(connection.count_answer()));
             let ended = trials.queue.borrow()[3];
-            backend.pool.give_up(ended, Failure::Silent);
-            assert_eq!(trials.hand_out(backend), 1, "the first needs one");
+            streams.pool.give_up(ended, Failure::Silent);
+            assert_eq!(trials.hand_out(streams), 1, "the first needs one");
             let outstanding = [0, 1].map(|one: usize| connections[one].ids.outstanding());
             assert_eq!((outstanding, trials.queue.borrow().len()), ([4, 2], 1));
             connections[1].established_at.set(None);
-            assert_eq!(trials.hand_out(backend), 0, "it is being opened");
+            assert_eq!(trials.hand_out(streams), 0, "it is being opened");
         });
     }
 
@@ -240,15 +238,15 @@ mod tests {
     #[test]
     fn the_first_is_passed_by_so_many() {
         let needs = [&[ALONE][..], &[BESIDE_THREE; PASSED_MAX + 16]].concat();
-        scene(&needs, |trials, backend, connections| {
+        scene(&needs, |trials, streams, connections| {
             connections.iter().for_each(|connection| assert!(connection.count_answer()));
             let mut before = usize::MAX;
             while trials.queue.borrow().len() < before {
                 before = trials.queue.borrow().len();
-                assert!(trials.hand_out(backend) > 0);
+                assert!(trials.hand_out(streams) > 0);
                 let over = |flight: &Flight| connections.iter().any(|one| flight.is_over(&one.ids));
-                let given = backend.pool.flights.borrow().find(over);
-                given.into_iter().for_each(|slot| backend.pool.give_up(slot, Failure::Silent));
+                let given = streams.pool.flights.borrow().find(over);
+                given.into_iter().for_each(|slot| streams.pool.give_up(slot, Failure::Silent));
                 connections.iter().for_each(|connection| connection.out.borrow_mut().clear());
             }
             assert_eq!(before, 17);
@@ -267,9 +265,9 @@ mod tests {
             ([vec![ALONE], vec![pair], vec![BESIDE_THREE; 2]].concat(), 2),
             (vec![ALONE; LOOKED_MAX + 9], 4),
         ] {
-            scene(&needs, |trials, backend, connections| {
+            scene(&needs, |trials, streams, connections| {
                 connections.iter().for_each(|connection| connection.end());
-                assert_eq!(trials.hand_out(backend), missing);
+                assert_eq!(trials.hand_out(streams), missing);
                 assert_eq!(trials.queue.borrow().len(), needs.len(), "and all wait");
             });
         }

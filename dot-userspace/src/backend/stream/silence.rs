@@ -14,15 +14,20 @@ use std::rc::Rc;
 use tokio::time::Instant;
 
 use super::{
+    Streams,
     connection::{Connection, Heard, Lane},
-    flights::{Flight, Half},
-    history::History,
-    pool::SWEEP_INTERVAL,
-    sink::Failure,
     trials,
-    worker_backend::Backend,
 };
-use crate::ledger::Counter;
+use crate::{
+    backend::{
+        flights::{Flight, Half},
+        history::History,
+        pool::SWEEP_INTERVAL,
+        sink::Failure,
+        worker_backend::Backend,
+    },
+    ledger::Counter,
+};
 
 /// A connection is silent after at least this many runs without an answer: 100 ms.
 const SILENT_LOOKS_MIN: u32 = 2;
@@ -34,9 +39,9 @@ const SILENT_MAX: usize = 4;
 /// The weight of the mean of the usual silence: each new value counts as one part in this many.
 const PARTS: u32 = 8;
 
-/// Examines every connection of `backend`.
-pub fn look(backend: &Rc<Backend>, now: Instant) {
-    let streams = &backend.streams;
+/// Examines every connection.
+pub fn look(streams: &Streams, now: Instant) {
+    let backend = &streams.backend;
     let usual = streams.usual_silence.get();
     // Twice the usual time, and at most half of a query's time at this backend.
     let most = half_of_looks(backend);
@@ -66,15 +71,15 @@ pub fn look(backend: &Rc<Backend>, now: Instant) {
         streams.usual_silence.set(usual.saturating_sub(usual.div_ceil(PARTS * PARTS)));
     }
     let crowded =
-        [Lane::Shared, Lane::Trial, Lane::Apart].map(|lane| longest_of_many(backend, &silent, lane));
+        [Lane::Shared, Lane::Trial, Lane::Apart].map(|lane| longest_of_many(streams, &silent, lane));
     for (looks, connection) in silent {
         let is_crowded = crowded.iter().flatten().any(|one| Rc::ptr_eq(one, &connection));
         match connection.lane {
             _ if connection.ids.outstanding() == 0 => connection.end(),
-            Lane::PerClient(_) if looks >= looks_in(backend) => leave(backend, &connection),
+            Lane::PerClient(_) if looks >= looks_in(backend) => leave(streams, &connection),
             Lane::PerClient(_) => {}
-            _ if is_crowded => leave(backend, &connection),
-            _ if looks >= most.max(bound) => relieve(backend, &connection, looks, now),
+            _ if is_crowded => leave(streams, &connection),
+            _ if looks >= most.max(bound) => relieve(streams, &connection, looks, now),
             _ => {}
         }
     }
@@ -94,22 +99,22 @@ fn half_of_looks(backend: &Backend) -> u32 {
 /// The connection of this lane that has been silent longest, if there are more than are kept and the backend
 /// answers others.
 fn longest_of_many(
-    backend: &Backend,
+    streams: &Streams,
     silent: &[(u32, Rc<Connection>)],
     lane: Lane,
 ) -> Option<Rc<Connection>> {
     let most = if lane == Lane::Shared { SILENT_MAX } else { trials::SILENT_MAX - 1 };
     // A connection that was abandoned before ends by itself when no query waits on it.
     let of_lane = silent.iter().filter(|(_, one)| one.lane == lane && !one.is_over());
-    if !backend.streams.is_answering() || of_lane.clone().count() <= most {
+    if !streams.is_answering() || of_lane.clone().count() <= most {
         return None;
     }
     of_lane.max_by_key(|(looks, _)| *looks).map(|(_, connection)| Rc::clone(connection))
 }
 
 /// Moves the queries of `connection`, which was silent for `looks` runs, except its oldest one.
-fn relieve(backend: &Backend, connection: &Connection, looks: u32, now: Instant) {
-    let (pool, streams) = (&backend.pool, &backend.streams);
+fn relieve(streams: &Streams, connection: &Connection, looks: u32, now: Instant) {
+    let pool = &streams.pool;
     // If other connections answer, this one is slow, and moving its queries costs no budget. Otherwise the
     // backend may be slow.
     let since = now.checked_sub(SWEEP_INTERVAL.saturating_mul(looks));
@@ -135,24 +140,24 @@ fn relieve(backend: &Backend, connection: &Connection, looks: u32, now: Instant)
         let mut flights = pool.flights.borrow_mut();
         let Some(flight) = flights.get_mut(slot).filter(may_move) else { continue };
         // The first move of a query is free: the connection is slow.
-        if (!is_free || flight.history.moves > 0) && !backend.retries.spend() {
+        if (!is_free || flight.history.moves > 0) && !streams.backend.retries.spend() {
             return;
         }
         flight.history.moves += 1;
-        requeue(backend, flight, slot);
+        requeue(streams, flight, slot);
     }
 }
 
 /// Takes the queries from `connection`, which ends and frees its place. A query that must not be asked again
 /// stays on it without holding a place; in a lane for suspects it fails.
-fn leave(backend: &Backend, connection: &Rc<Connection>) {
-    let pool = &backend.pool;
+fn leave(streams: &Streams, connection: &Rc<Connection>) {
+    let pool = &streams.pool;
     let slots = pool.flights.borrow().find(|flight| flight.is_over(&connection.ids));
     for slot in slots {
         let is_trial = matches!(connection.lane, Lane::Trial | Lane::Apart);
         let mut flights = pool.flights.borrow_mut();
         let may_move = |flight: &&mut Flight| !flight.is_once && flight.history.moves < MOVES_MAX;
-        let may_spend = |_: &&mut Flight| connection.lane == Lane::Shared || backend.retries.spend();
+        let may_spend = |_: &&mut Flight| connection.lane == Lane::Shared || streams.backend.retries.spend();
         let Some(flight) = flights.get_mut(slot).filter(may_move).filter(may_spend) else {
             drop(flights);
             if is_trial {
@@ -165,29 +170,29 @@ fn leave(backend: &Backend, connection: &Rc<Connection>) {
             flight.history.company = 1;
         }
         flight.history.moves += 1;
-        requeue(backend, flight, slot);
+        requeue(streams, flight, slot);
     }
-    backend.streams.per_client.forget(connection);
+    streams.per_client.forget(connection);
     connection.end();
 }
 
-fn requeue(backend: &Backend, flight: &mut Flight, slot: u16) {
+fn requeue(streams: &Streams, flight: &mut Flight, slot: u16) {
     flight.take_back();
-    backend.pool.counters.add(Counter::BackendMoved, 1);
-    backend.streams.put_in_line(backend, slot, &flight.history);
-    backend.streams.look();
+    streams.pool.counters.add(Counter::BackendMoved, 1);
+    streams.put_in_line(slot, &flight.history);
+    streams.look();
 }
 
 /// The query in `slot` had its share of the deadline, and no other backend can have it. If its connection was
 /// silent for half of that time, the query is asked over another connection too; the first answer counts.
-pub fn ask_apart(backend: &Backend, slot: u16) {
-    let pool = &backend.pool;
+pub fn ask_apart(streams: &Streams, slot: u16) {
+    let (pool, backend) = (&streams.pool, &streams.backend);
     let is_stuck = {
         let flights = pool.flights.borrow();
         let may_ask = |flight: &&Flight| !flight.is_once && flight.other.is_none();
         let Some(flight) = flights.get(slot).filter(may_ask) else { return };
         let mut is_stuck = false;
-        backend.streams.for_each(|connection| {
+        streams.for_each(|connection| {
             // A query with a connection of its own delays no other, and would take a second place.
             let is_for_all = connection.lane == Lane::Shared;
             is_stuck |= is_for_all
@@ -206,10 +211,10 @@ pub fn ask_apart(backend: &Backend, slot: u16) {
         (flight.backend, flight.half, flight.patience_until) = (backend.index, Half::Stream, until);
         flight.given_at = Instant::now();
         flight.history = History { company: 1, is_apart: true, was_given: true, ..History::default() };
-        backend.streams.suspects.enqueue(second, &flight.history);
+        streams.suspects.enqueue(second, &flight.history);
     }
     drop(flights);
     backend.begin();
     pool.counters.add(Counter::BackendMoved, 1);
-    backend.streams.look();
+    streams.look();
 }

@@ -1,6 +1,6 @@
 //! One connection to a backend, for the code that fills it, judges it and ends it.
 //!
-//! Before: `streams`, `suspects` or `per_client` opened it. After: they give it queries with [`Connection::give`]
+//! Before: `stream`, `suspects` or `per_client` opened it. After: they give it queries with [`Connection::give`]
 //! in each turn, and `connection_io` writes these.
 //! Holds: its ID table, queries that wait to be written, counts of queries and answers, and for how long it has
 //! been silent.
@@ -17,8 +17,9 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{flights::Flight, ids::Ids, sink::Failure, tapped, worker_backend::Backend};
+use super::Streams;
 use crate::{
+    backend::{flights::Flight, ids::Ids, sink::Failure, tapped},
     dns::{self, framing::append_message},
     ledger::Counter,
     proxy::Client,
@@ -213,19 +214,19 @@ impl Connection {
 
     /// Sends the query in `slot` over it, with this turn's write. If that is impossible, the query goes
     /// elsewhere.
-    pub fn give(&self, backend: &Backend, slot: u16) {
-        let pool = &backend.pool;
-        let Some(first_tries) = self.take(backend, slot) else {
+    pub fn give(&self, streams: &Streams, slot: u16) {
+        let pool = &streams.pool;
+        let Some(first_tries) = self.take(streams, slot) else {
             return pool.try_elsewhere(slot, Failure::Full);
         };
         pool.counters.add(Counter::BackendStreamSent, 1);
-        backend.retries.earn(first_tries);
+        streams.backend.retries.earn(first_tries);
     }
 
     /// Takes the query in `slot`. Returns the number of first tries: 1, or 0 if the query was given before.
     /// `None`: it cannot.
-    fn take(&self, backend: &Backend, slot: u16) -> Option<usize> {
-        let pool = &backend.pool;
+    fn take(&self, streams: &Streams, slot: u16) -> Option<usize> {
+        let pool = &streams.pool;
         let mut flights = pool.flights.borrow_mut();
         // Without a flight there is nothing to send.
         let Some(flight) = flights.get_mut(slot) else { return Some(0) };
@@ -234,7 +235,7 @@ impl Connection {
             self.depth.set(self.depth_for(flight));
         }
         flight.history.order = self.given.get();
-        let is_taken = flight.send_over(slot, &self.ids, &pool.random) && self.push(backend, flight);
+        let is_taken = flight.send_over(slot, &self.ids, &pool.random) && self.push(streams, flight);
         self.given.set(self.given.get().saturating_add(u32::from(is_taken)));
         let is_first = !std::mem::replace(&mut flight.history.was_given, true);
         is_taken.then_some(usize::from(is_first))
@@ -251,10 +252,10 @@ impl Connection {
 
     /// Appends a query, whose ID is in place, to this turn's write. `pads`: the connection is encrypted, and
     /// padding hides the query's length. `false`: no frame can hold the query.
-    fn push(&self, backend: &Backend, flight: &mut Flight) -> bool {
-        let pads = backend.config.pads;
+    fn push(&self, streams: &Streams, flight: &mut Flight) -> bool {
+        let config = &streams.backend.config;
         let write = |out: &mut Vec<u8>| {
-            match flight.opt_rdata.filter(|_| pads) {
+            match flight.opt_rdata.filter(|_| config.pads) {
                 Some(opt_rdata) => dns::pad_query(&flight.query, opt_rdata, out),
                 None => out.extend_from_slice(&flight.query),
             }
@@ -262,8 +263,8 @@ impl Connection {
         };
         let mut out = self.out.borrow_mut();
         let Ok(Some(place)) = append_message(&mut out, write) else { return false };
-        flight.note_sent(&backend.pool.counters);
-        tapped::query(&backend.config, flight, out.get(place).unwrap_or_default());
+        flight.note_sent(&streams.pool.counters);
+        tapped::query(config, flight, out.get(place).unwrap_or_default());
         true
     }
 

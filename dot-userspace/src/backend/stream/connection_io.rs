@@ -1,7 +1,7 @@
 //! The octets of one connection to a backend: many queries in a write, many responses in a read, in any order.
 //!
 //! Before: a [`Connection`] was made, and gets queries in each turn. After: each response is with its sink; when
-//! the connection ends, `streams` gets the reason.
+//! the connection ends, [`ended`](super::ended) gets the reason.
 //! Holds: the beginning of a response that is not whole, the octets being written, the idle timer.
 //! Never: allocates per query once warm, waits for one response before the next query, or tries again itself.
 //!
@@ -26,16 +26,18 @@ use tokio::{
 };
 
 use super::{
-    Wire,
+    Streams,
     acknowledgement::{Acknowledgement, acknowledge},
     connection::{Connection, Lane},
-    dial::{NotOpened, Opened, dial},
-    flights::Half,
-    matching::Match,
-    streams,
-    worker_backend::Backend,
+    ended,
 };
 use crate::{
+    backend::{
+        Wire,
+        dial::{NotOpened, Opened, dial},
+        flights::Half,
+        matching::Match,
+    },
     dns::framing::{FramingError, cut_message},
     ledger::{Counter, turn_time},
 };
@@ -70,40 +72,40 @@ pub enum End {
     Idle,
 }
 
-/// Opens `connection` and serves it to its end. Tells `streams` how it ended, and since when it had been usable.
-pub async fn live(backend: Rc<Backend>, connection: Rc<Connection>) {
-    let config = &backend.config;
+/// Opens `connection` and serves it to its end. Tells [`ended`] how it ended, and since when it had been usable.
+pub async fn live(streams: Rc<Streams>, connection: Rc<Connection>) {
+    let backend = &streams.backend;
     let client = match &connection.lane {
         Lane::PerClient(client) => client.as_ref(),
         Lane::Shared | Lane::Trial | Lane::Apart => None,
     };
-    let end = match dial(config, backend.timeout(), client).await {
+    let end = match dial(&backend.config, backend.timeout(), client).await {
         Ok(Opened::Clear(tcp)) => {
             connection.ids.note_local(tcp.local_addr().ok());
-            converse(tcp, acknowledge, &backend, &connection).await
+            converse(tcp, acknowledge, &streams, &connection).await
         }
         Ok(Opened::Secure(wire)) => {
             connection.ids.note_local(wire.socket().local_addr().ok());
             #[expect(clippy::borrowed_box, reason = "the stream is the box: only that can be polled")]
             let acknowledge = |wire: &Box<dyn Wire>| acknowledge(wire.socket());
-            converse(wire, acknowledge, &backend, &connection).await
+            converse(wire, acknowledge, &streams, &connection).await
         }
         Err(error) => End::NotOpened(error),
     };
     let established_at = connection.established_at.take();
-    streams::ended(&backend, &connection, established_at, &end);
+    ended(&streams, &connection, established_at, &end);
 }
 
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     acknowledge: impl Fn(&S),
-    backend: &Backend,
+    streams: &Streams,
     connection: &Connection,
 ) -> End {
     connection.established_at.set(Some(Instant::now()));
-    backend.pool.counters.add(Counter::BackendConnections, 1);
-    backend.streams.opened();
-    let mut io = ConnectionIo::new(stream, acknowledge, backend, connection);
+    streams.pool.counters.add(Counter::BackendConnections, 1);
+    streams.opened();
+    let mut io = ConnectionIo::new(stream, acknowledge, streams, connection);
     poll_fn(|context| io.poll_turn(context)).await
 }
 
@@ -113,7 +115,7 @@ struct ConnectionIo<'a, S, A> {
     /// Makes the kernel acknowledge what was read.
     acknowledge: A,
     acknowledgement: Acknowledgement,
-    backend: &'a Backend,
+    streams: &'a Streams,
     connection: &'a Connection,
     /// The beginning of a response that is not whole.
     pending: Vec<u8>,
@@ -127,7 +129,7 @@ struct ConnectionIo<'a, S, A> {
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
-    fn new(stream: S, acknowledge: A, backend: &'a Backend, connection: &'a Connection) -> Self {
+    fn new(stream: S, acknowledge: A, streams: &'a Streams, connection: &'a Connection) -> Self {
         let now = Instant::now();
         let idle_timeout = match connection.lane {
             Lane::Shared => IDLE_TIMEOUT,
@@ -138,7 +140,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
             stream,
             acknowledge,
             acknowledgement: Acknowledgement::new(now),
-            backend,
+            streams,
             connection,
             pending: Vec::new(),
             writing: Vec::new(),
@@ -174,7 +176,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
     }
 
     fn read(&mut self, context: &mut Context<'_>) -> Result<(), End> {
-        let mut scratch = self.backend.pool.scratch.borrow_mut();
+        let mut scratch = self.streams.scratch.0.borrow_mut();
         for _ in 0..READS_MAX {
             let mut buffer = ReadBuf::new(&mut scratch);
             match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
@@ -185,7 +187,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
                     self.last_use = Instant::now();
                     turn_time::begin(self.last_use);
                     self.acknowledgement.note_read(self.last_use);
-                    self.backend.pool.counters.add(Counter::BackendStreamReads, 1);
+                    self.streams.pool.counters.add(Counter::BackendStreamReads, 1);
                     self.take_octets(buffer.filled())?;
                 }
             }
@@ -212,26 +214,27 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
 
     /// Delivers each whole response at the beginning of `octets`. Returns the number of octets used.
     fn deliver(&self, octets: &[u8]) -> Result<usize, End> {
-        let pool = &self.backend.pool;
+        let (streams, backend) = (self.streams, &self.streams.backend);
         let (mut taken, mut responses) = (0, 0);
         while let Some(cut) = octets.get(taken..).map(cut_message).transpose().map_err(End::Broken)?.flatten()
         {
             taken += cut.octets;
             responses += 1;
-            let outcome = pool.deliver(self.backend, &self.connection.ids, cut.message, Half::Stream, false);
+            let outcome =
+                streams.pool.deliver(backend, &self.connection.ids, cut.message, Half::Stream, false);
             let is_answer = matches!(outcome, Match::Response | Match::Withdrawn | Match::WithoutEdns(_));
             if is_answer {
-                self.backend.outcomes.note_answer();
-                self.backend.streams.answered_at.set(Some(self.last_use));
+                backend.outcomes.note_answer();
+                streams.answered_at.set(Some(self.last_use));
                 if self.connection.count_answer() {
-                    self.backend.streams.back_off.forget();
-                    self.backend.wake();
+                    streams.back_off.forget();
+                    backend.wake();
                 }
             }
         }
-        pool.counters.add(Counter::BackendStreamReceived, responses);
+        streams.pool.counters.add(Counter::BackendStreamReceived, responses);
         // Queries that wait may have room now.
-        self.backend.streams.look();
+        streams.look();
         Ok(taken)
     }
 
@@ -253,10 +256,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
                 Poll::Ready(Ok(octets)) => {
                     self.must_flush = true;
                     self.acknowledgement.note_written();
-                    self.backend.pool.counters.add(Counter::BackendStreamWrites, 1);
+                    self.streams.pool.counters.add(Counter::BackendStreamWrites, 1);
                     self.written += octets;
                     // Queries that wait have room now.
-                    self.backend.streams.look();
+                    self.streams.look();
                 }
             }
         }

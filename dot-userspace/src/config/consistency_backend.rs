@@ -9,12 +9,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-
 use super::{Backend, BackendAddress, Config, OnTlsFailure, Profile, Transport, consistency::Check};
-
-/// Octets of a SHA-256 digest.
-const SHA256_OCTETS: usize = 32;
 
 /// Notes every mistake in the backends.
 pub(super) fn check(check: &mut Check<'_, '_>, config: &Config) {
@@ -40,44 +35,16 @@ fn backend(check: &mut Check<'_, '_>, index: usize, backend: &Backend) {
         BackendAddress::Socket(address) => self::address(check, index, backend, address),
     }
     let is_strict = backend.profile == Profile::Strict;
-    if is_tls && is_strict && backend.server_name.is_empty() && backend.spki_pins.is_empty() {
-        check.note(&at("transport"), "\"tls\" needs `server_name` or `spki_pins` to identify the backend");
-    }
-    if !is_tls && !backend.server_name.is_empty() {
-        check.note(&at("server_name"), "is used with transport = \"tls\" only; remove it");
-    }
-    if !is_tls && !backend.spki_pins.is_empty() {
-        check.note(&at("spki_pins"), "is used with transport = \"tls\" only; remove it");
-    }
-    if backend.server_name.is_empty() && !backend.ca.as_os_str().is_empty() {
-        check.note(
-            &at("ca"),
-            "verifies `server_name`, which is not set; set `server_name`, or remove this key",
-        );
-    }
+    let identity = backend.identity();
     if is_tls && !is_strict {
-        let proofs =
-            [("ca", !backend.ca.as_os_str().is_empty()), ("spki_pins", !backend.spki_pins.is_empty())];
-        for (key, _) in proofs.into_iter().filter(|(_, is_set)| *is_set) {
+        for key in identity.keys().filter(|key| *key != "server_name") {
             check.note(
                 &at(key),
                 "is not checked for an opportunistic backend; remove it, or set profile = \"strict\"",
             );
         }
     }
-    pins(check, &format!("backend.{index}"), &backend.spki_pins);
-}
-
-/// Checks the pins of the key `path`.
-pub(super) fn pins(check: &mut Check<'_, '_>, path: &str, pins: &[String]) {
-    for (index, pin) in pins.iter().enumerate() {
-        if STANDARD.decode(pin).is_ok_and(|digest| digest.len() == SHA256_OCTETS) {
-            continue;
-        }
-        let message =
-            format!("\"{pin}\" is not Base64 of {SHA256_OCTETS} octets; `dotd pin FILE` prints one");
-        check.note(&format!("{path}.spki_pins.{index}"), message);
-    }
+    identity.check(check, &format!("backend.{index}"), (is_tls, is_strict), "backend");
 }
 
 fn address(check: &mut Check<'_, '_>, index: usize, backend: &Backend, address: SocketAddr) {

@@ -6,10 +6,8 @@
 use std::collections::HashSet;
 
 use super::{
-    Config, PolicyAction, PolicyFormat, PolicyPrimary, PolicyZone, TransferTransport,
-    consistency::Check,
-    consistency_backend::{is_multicast, pins},
-    limit,
+    Config, PolicyAction, PolicyFormat, PolicyPrimary, PolicyZone, TransferTransport, consistency::Check,
+    consistency_backend::is_multicast, limit,
 };
 
 /// Notes every mistake in `[policy]`.
@@ -87,25 +85,7 @@ fn primary(check: &mut Check<'_, '_>, path: &str, primary: &PolicyPrimary) {
                            allow_unsigned = true if that network is yours";
         check.note(&at("address"), message);
     }
-    let keys = [
-        ("server_name", !primary.server_name.is_empty()),
-        ("spki_pins", !primary.spki_pins.is_empty()),
-        ("ca", !primary.ca.as_os_str().is_empty()),
-    ];
-    let is_known = keys.iter().take(2).any(|(_, is_set)| *is_set);
-    if is_tls && !is_known {
-        check.note(&at("transport"), "\"tls\" needs `server_name` or `spki_pins` to identify the server");
-    }
-    for (key, _) in keys.iter().filter(|(_, is_set)| *is_set && !is_tls) {
-        check.note(&at(key), "is used with transport = \"tls\" only; remove it");
-    }
-    if is_tls && primary.server_name.is_empty() && !primary.ca.as_os_str().is_empty() {
-        check.note(
-            &at("ca"),
-            "verifies `server_name`, which is not set; set `server_name`, or remove this key",
-        );
-    }
-    pins(check, path, &primary.spki_pins);
+    primary.identity().check(check, path, (is_tls, true), "server");
 }
 
 /// Letters, digits, hyphens and underscores in labels of 1 to 63 octets: a metric's label and a log line can contain

@@ -11,6 +11,7 @@ mod consistency_policy;
 mod defaults;
 mod duration;
 mod error;
+mod identity;
 mod levels;
 pub mod limit;
 mod load;
@@ -37,6 +38,7 @@ mod tests;
 
 pub use duration::parse as parse_duration;
 pub use error::{ConfigErrors, Mistake};
+pub use identity::Identity;
 pub use limit::Limit;
 pub use load::{DEFAULT_PATH, Placed, Read, load, load_placed, load_what_is_sound, parse, read};
 pub use model::*;

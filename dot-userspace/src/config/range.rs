@@ -1,11 +1,84 @@
 //! Every number and duration against its [`Limit`].
 //!
-//! Before: types are checked. After: `config::consistency` compares values. Never: contains a limit (`config::limit`
-//! does).
+//! Before: types are checked. After: `config::consistency` compares values. Holds: which key has which limit.
+//! Never: contains a limit (`config::limit` does).
 
 use std::time::Duration;
 
 use super::{Config, Limit, Mistake, Workers, limit, source::Source};
+
+/// The keys with a range, one a line. The check and the page docs/ranges.md are made from these lines. `or 0`: zero means
+/// "off".
+macro_rules! keys {
+    ($($first:ident $(. $more:ident)*: $limit:ident $(or $zero:literal)?;)+) => {
+        fn keys(check: &mut Check<'_, '_>, config: &Config) {
+            $(
+                let value = config.$first$(.$more)*;
+                if true $(&& value != $zero)? {
+                    check.within(concat!(stringify!($first) $(, ".", stringify!($more))*), value, &limit::$limit);
+                }
+            )+
+        }
+
+        /// The table of the page.
+        #[cfg(test)]
+        pub(super) fn rows() -> Vec<Row> {
+            vec![
+                Row::of("server.workers", "WORKERS", &limit::WORKERS, false),
+                Row::of("backend.timeout", "BACKEND_TIMEOUT", &limit::BACKEND_TIMEOUT, false),
+                Row::of("backend.weight", "BACKEND_WEIGHT", &limit::BACKEND_WEIGHT, false),
+                $(Row::of(
+                    concat!(stringify!($first) $(, ".", stringify!($more))*),
+                    stringify!($limit),
+                    &limit::$limit,
+                    false $(|| $zero == 0)?,
+                ),)+
+            ]
+        }
+    };
+}
+
+keys! {
+    tls.ticket_rotation: TICKET_ROTATION;
+    session.handshake_timeout: HANDSHAKE_TIMEOUT;
+    session.message_timeout: MESSAGE_TIMEOUT;
+    session.write_timeout: WRITE_TIMEOUT;
+    session.idle_timeout: IDLE_TIMEOUT;
+    session.duration_max: DURATION_MAX;
+    session.queries_max: QUERIES_MAX;
+    session.in_flight_max: IN_FLIGHT_MAX;
+    session.owed_octets_max: OWED_OCTETS_MAX;
+    session.owed_octets_per_prefix_max: OWED_OCTETS_PER_PREFIX_MAX;
+    session.owed_octets_per_worker_max: OWED_OCTETS_PER_WORKER_MAX;
+    session.connections_max: CONNECTIONS_MAX;
+    session.connections_per_prefix_max: CONNECTIONS_PER_PREFIX_MAX;
+    session.queries_per_second: QUERIES_PER_SECOND or 0;
+    session.queries_burst: QUERIES_BURST;
+    session.connections_per_listener_max: CONNECTIONS_PER_LISTENER_MAX or 0;
+    session.handshakes_per_second: HANDSHAKES_PER_SECOND or 0;
+    balance.health_interval: HEALTH_INTERVAL;
+    balance.downgrade_window: DOWNGRADE_WINDOW;
+    balance.hedge_percent: HEDGE_PERCENT or 0;
+    dns.cache_entries: CACHE_ENTRIES or 0;
+    dns.cache_ttl_min: CACHE_TTL_MIN;
+    dns.cache_ttl_max: CACHE_TTL_MAX;
+    dns.cache_negative_ttl_max: CACHE_NEGATIVE_TTL_MAX;
+    dns.cache_stale: CACHE_STALE;
+    dnstap.sample: DNSTAP_SAMPLE;
+    xdp.limit.prefix_v4: PREFIX_V4;
+    xdp.limit.prefix_v6: PREFIX_V6;
+    xdp.limit.wide_v4: WIDE_V4;
+    xdp.limit.wide_v6: WIDE_V6;
+    xdp.limit.wide_connections_per_second: WIDE_CONNECTIONS_PER_SECOND or 0;
+    xdp.limit.wide_cost_per_second: WIDE_COST_PER_SECOND or 0;
+    xdp.limit.syn_per_second: SYN_PER_SECOND or 0;
+    xdp.limit.syn_burst: SYN_BURST;
+    xdp.limit.udp53_per_second: UDP53_PER_SECOND or 0;
+    xdp.limit.udp53_burst: UDP53_BURST;
+    xdp.limit.handshake_cost_per_second: HANDSHAKE_COST_PER_SECOND or 0;
+    xdp.limit.syn_flood_rate: SYN_FLOOD_RATE;
+    xdp.limit.ban_seconds: BAN_SECONDS or 0;
+}
 
 /// Notes every value outside its range.
 pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mistake>) {
@@ -13,64 +86,11 @@ pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mis
     if let Workers::Count(count) = config.server.workers {
         check.within("server.workers", count, &limit::WORKERS);
     }
-    check.within("tls.ticket_rotation", config.tls.ticket_rotation, &limit::TICKET_ROTATION);
-    let session = &config.session;
-    check.within("session.handshake_timeout", session.handshake_timeout, &limit::HANDSHAKE_TIMEOUT);
-    check.within("session.message_timeout", session.message_timeout, &limit::MESSAGE_TIMEOUT);
-    check.within("session.write_timeout", session.write_timeout, &limit::WRITE_TIMEOUT);
-    check.within("session.idle_timeout", session.idle_timeout, &limit::IDLE_TIMEOUT);
-    check.within("session.duration_max", session.duration_max, &limit::DURATION_MAX);
-    check.within("session.queries_max", session.queries_max, &limit::QUERIES_MAX);
-    check.within("session.in_flight_max", session.in_flight_max, &limit::IN_FLIGHT_MAX);
-    check.within("session.owed_octets_max", session.owed_octets_max, &limit::OWED_OCTETS_MAX);
-    let (per_prefix, per_worker) = (session.owed_octets_per_prefix_max, session.owed_octets_per_worker_max);
-    check.within("session.owed_octets_per_prefix_max", per_prefix, &limit::OWED_OCTETS_PER_PREFIX_MAX);
-    check.within("session.owed_octets_per_worker_max", per_worker, &limit::OWED_OCTETS_PER_WORKER_MAX);
-    check.within("session.connections_max", session.connections_max, &limit::CONNECTIONS_MAX);
-    let per_prefix = session.connections_per_prefix_max;
-    check.within("session.connections_per_prefix_max", per_prefix, &limit::CONNECTIONS_PER_PREFIX_MAX);
-    let per_second = session.queries_per_second;
-    check.zero_or_within("session.queries_per_second", per_second, &limit::QUERIES_PER_SECOND);
-    check.within("session.queries_burst", session.queries_burst, &limit::QUERIES_BURST);
-    let per_listener = session.connections_per_listener_max;
-    check.zero_or_within(
-        "session.connections_per_listener_max",
-        per_listener,
-        &limit::CONNECTIONS_PER_LISTENER_MAX,
-    );
-    let handshakes = session.handshakes_per_second;
-    check.zero_or_within("session.handshakes_per_second", handshakes, &limit::HANDSHAKES_PER_SECOND);
     for (index, backend) in config.backend.iter().enumerate() {
         check.within(&format!("backend.{index}.timeout"), backend.timeout, &limit::BACKEND_TIMEOUT);
         check.within(&format!("backend.{index}.weight"), backend.weight, &limit::BACKEND_WEIGHT);
     }
-    check.within("balance.health_interval", config.balance.health_interval, &limit::HEALTH_INTERVAL);
-    check.within("balance.downgrade_window", config.balance.downgrade_window, &limit::DOWNGRADE_WINDOW);
-    check.zero_or_within("balance.hedge_percent", config.balance.hedge_percent, &limit::HEDGE_PERCENT);
-    check.zero_or_within("dns.cache_entries", config.dns.cache_entries, &limit::CACHE_ENTRIES);
-    let dns = &config.dns;
-    check.within("dns.cache_ttl_min", dns.cache_ttl_min, &limit::CACHE_TTL_MIN);
-    check.within("dns.cache_ttl_max", dns.cache_ttl_max, &limit::CACHE_TTL_MAX);
-    check.within("dns.cache_negative_ttl_max", dns.cache_negative_ttl_max, &limit::CACHE_NEGATIVE_TTL_MAX);
-    check.within("dns.cache_stale", dns.cache_stale, &limit::CACHE_STALE);
-    check.within("dnstap.sample", config.dnstap.sample, &limit::DNSTAP_SAMPLE);
-    let limits = &config.xdp.limit;
-    check.within("xdp.limit.prefix_v4", limits.prefix_v4, &limit::PREFIX_V4);
-    check.within("xdp.limit.prefix_v6", limits.prefix_v6, &limit::PREFIX_V6);
-    check.within("xdp.limit.wide_v4", limits.wide_v4, &limit::WIDE_V4);
-    check.within("xdp.limit.wide_v6", limits.wide_v6, &limit::WIDE_V6);
-    let wide = limits.wide_connections_per_second;
-    check.zero_or_within("xdp.limit.wide_connections_per_second", wide, &limit::WIDE_CONNECTIONS_PER_SECOND);
-    let wide = limits.wide_cost_per_second;
-    check.zero_or_within("xdp.limit.wide_cost_per_second", wide, &limit::WIDE_COST_PER_SECOND);
-    check.zero_or_within("xdp.limit.syn_per_second", limits.syn_per_second, &limit::SYN_PER_SECOND);
-    check.within("xdp.limit.syn_burst", limits.syn_burst, &limit::SYN_BURST);
-    check.zero_or_within("xdp.limit.udp53_per_second", limits.udp53_per_second, &limit::UDP53_PER_SECOND);
-    check.within("xdp.limit.udp53_burst", limits.udp53_burst, &limit::UDP53_BURST);
-    let cost = limits.handshake_cost_per_second;
-    check.zero_or_within("xdp.limit.handshake_cost_per_second", cost, &limit::HANDSHAKE_COST_PER_SECOND);
-    check.within("xdp.limit.syn_flood_rate", limits.syn_flood_rate, &limit::SYN_FLOOD_RATE);
-    check.zero_or_within("xdp.limit.ban_seconds", limits.ban_seconds, &limit::BAN_SECONDS);
+    keys(&mut check, config);
 }
 
 struct Check<'a, 't> {
@@ -89,12 +109,26 @@ impl Check<'_, '_> {
         };
         self.mistakes.push(self.source.at(path, &message));
     }
+}
 
-    /// Checks values whose zero means "off".
-    fn zero_or_within<T: Quantity + Default>(&mut self, path: &str, value: T, limit: &Limit<T>) {
-        if value != T::default() {
-            self.within(path, value, limit);
-        }
+/// A line of docs/ranges.md.
+#[cfg(test)]
+pub(super) struct Row {
+    /// The key.
+    pub(super) key: &'static str,
+    /// The constant in `limit.rs`, whose comment gives the reason.
+    pub(super) constant: &'static str,
+    /// Default, smallest, largest.
+    pub(super) values: [String; 3],
+    /// Zero means "off".
+    pub(super) has_zero: bool,
+}
+
+#[cfg(test)]
+impl Row {
+    fn of<T: Quantity>(key: &'static str, constant: &'static str, limit: &Limit<T>, has_zero: bool) -> Self {
+        let values = [limit.default, limit.min, limit.max].map(Quantity::show);
+        Self { key, constant, values, has_zero }
     }
 }
 

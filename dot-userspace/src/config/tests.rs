@@ -1,6 +1,7 @@
 //! Tests of the config module: mistakes and their lines, defaults and the manual, and texts of any content.
 
 mod mistakes;
+mod ranges;
 
 use std::{fs, path::Path};
 

@@ -36,7 +36,7 @@ use super::{
     server_verifier::{Rule, ServerVerifier},
     serving::ALPN_DOT,
 };
-use crate::config::{Backend, PolicyPrimary, Profile, TlsVersion, TransferTransport};
+use crate::config::{Backend, Identity, PolicyPrimary, Profile, TlsVersion, TransferTransport};
 
 /// The reason for refusing a key without a configured pin.
 pub(super) const WRONG_PIN: &str = "the backend's key has none of the configured pins";
@@ -60,9 +60,7 @@ struct Peer<'c> {
     /// Its table in the config.
     key: &'static str,
     address: SocketAddr,
-    server_name: &'c str,
-    ca: &'c Path,
-    spki_pins: &'c [String],
+    identity: Identity<'c>,
     is_opportunistic: bool,
 }
 
@@ -76,10 +74,8 @@ impl BackendTls {
         if backend.transport != crate::config::Transport::Tls {
             return Ok(None);
         }
-        let (server_name, ca) = (backend.server_name.as_str(), backend.ca.as_path());
         let is_opportunistic = backend.profile == Profile::Opportunistic;
-        let spki_pins = &backend.spki_pins;
-        let peer = Peer { key: "backend", address, server_name, ca, spki_pins, is_opportunistic };
+        let peer = Peer { key: "backend", address, identity: backend.identity(), is_opportunistic };
         Self::to(&peer, &[&TLS13, &TLS12]).map(Some)
     }
 
@@ -91,14 +87,14 @@ impl BackendTls {
         if primary.transport != TransferTransport::Tls {
             return Ok(None);
         }
-        let PolicyPrimary { address, server_name, ca, spki_pins, .. } = primary;
-        let (key, address) = ("policy.zone.primary", *address);
-        let peer = Peer { key, address, server_name, ca, spki_pins, is_opportunistic: false };
+        let (key, address) = ("policy.zone.primary", primary.address);
+        let peer = Peer { key, address, identity: primary.identity(), is_opportunistic: false };
         Self::to(&peer, &[&TLS13]).map(Some)
     }
 
     fn to(peer: &Peer<'_>, versions: &[&'static SupportedProtocolVersion]) -> Result<Self, String> {
-        let Peer { key, address, server_name, ca, spki_pins, is_opportunistic } = *peer;
+        let Peer { key, address, identity, is_opportunistic } = *peer;
+        let Identity { server_name, ca, spki_pins } = identity;
         let provider = Arc::new(provider::default_provider());
         let mut believed = DefaultHasher::new();
         (server_name, spki_pins, is_opportunistic).hash(&mut believed);

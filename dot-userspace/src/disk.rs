@@ -36,7 +36,7 @@ pub use whole::{Arrival, write_whole};
 /// The most symbolic links that are followed for one path, as in Linux.
 const LINKS_MAX: usize = 40;
 
-/// The allowed kinds of the last step of a walk.
+/// Whether the last step of a walk may be a link.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Last {
     /// A link is allowed too.
@@ -48,13 +48,13 @@ enum Last {
 /// The end of a walk.
 struct Found {
     place: OwnedFd,
-    /// The folder that the last step was taken in; `None` for a path without a step.
+    /// The folder of the last step. `None`: the path has no step.
     folder: Option<OwnedFd>,
     /// Users other than root and dotd's own whose links led there.
     led_by: Vec<u32>,
 }
 
-/// A function that opens files of the config in place of this process; `None` if it must not open them.
+/// Opens files of the config for this process. `None`: they may not be opened.
 pub type Opener = Box<dyn Fn(&Path) -> Option<io::Result<File>> + Send + Sync>;
 
 /// Set once, in a process that has given up its rights.
@@ -65,11 +65,11 @@ pub fn open_through(opener: Opener) {
     let _ = OPENER.set(opener);
 }
 
-/// Opens a file that the config names, to read it, through the process with the rights, or with this process's own. The
-/// caller must check what it is (file, folder, pipe).
+/// Opens a file that the config names, for reading, through the process with the rights, or with the rights of this
+/// process. The caller must check what it is (file, folder, pipe).
 ///
 /// # Errors
-/// As for any file; a link of another user that leads to a file which is not that user's; a file with a second name in
+/// As for any file; another user's link that leads to a file that does not belong to that user; a file with a second name in
 /// a folder whose owner is neither root, nor dotd's user, nor the file's owner, or in which every user may make names.
 pub fn open_named(path: &Path) -> io::Result<File> {
     OPENER.get().and_then(|opener| opener(path)).unwrap_or_else(|| open_directly(path))
@@ -122,7 +122,7 @@ pub fn open_own(path: &Path) -> io::Result<File> {
     let is_owned = is_trusted(found.uid()) || Some(found.uid()) == folder_owner;
     if !found.is_file() || found.nlink() != 1 || !is_owned {
         let why = format!(
-            "it is no file of dotd's own (owner uid {}, {} names): remove it",
+            "it is not a file of dotd's own (owner uid {}, {} names): remove it",
             found.uid(),
             found.nlink()
         );
@@ -134,7 +134,7 @@ pub fn open_own(path: &Path) -> io::Result<File> {
 /// Opens a folder that the config names.
 ///
 /// # Errors
-/// As for any folder; another user's link on the way.
+/// As for any folder; another user's link on the path.
 pub fn open_folder(path: &Path) -> io::Result<File> {
     let Found { place, led_by, .. } = walk(path, Last::Any)?;
     if let Some(uid) = led_by.first() {
@@ -167,7 +167,7 @@ pub fn make_folder(path: &Path, mode: u32) -> io::Result<File> {
     };
     while let Some(name) = absent.pop() {
         match mkdirat(&folder, name, Mode::from_bits_truncate(mode)) {
-            // Another process was quicker.
+            // Another process has made it meanwhile.
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -211,7 +211,8 @@ pub fn path_of(open: &impl AsRawFd) -> std::path::PathBuf {
     Path::new("/proc/self/fd").join(open.as_raw_fd().to_string())
 }
 
-/// Goes step by step, each from the descriptor of the step before, and notes the owners of the links that it follows.
+/// Walks the path step by step, each from the descriptor of the previous step, and notes the owners of the links that
+/// it follows.
 fn walk(path: &Path, last: Last) -> io::Result<Found> {
     let mut place = start(path)?;
     let mut rest: VecDeque<OsString> = names(path);
@@ -254,7 +255,7 @@ fn names(path: &Path) -> VecDeque<OsString> {
     steps.map(|step| step.as_os_str().to_owned()).collect()
 }
 
-/// The file that a walk ended at, to read; a pipe without a writer opens at once.
+/// The file at the end of a walk, opened for reading; a pipe without a writer opens at once.
 fn reopen(place: &OwnedFd) -> io::Result<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     Ok(open(&path_of(place), flags, Mode::empty())?.into())
@@ -281,8 +282,10 @@ mod tests {
         io::read_to_string(file).map_err(|error| error.to_string())
     }
 
-    /// Goal: links of an operator are followed, however many; another user's lead to that user's files and to no other.
-    /// Method: a key of root's and one of the other's, each by a link of each; a folder that is the other's. As root.
+    /// Goal: links of root or of dotd's user are followed, however many; another user's lead to that user's files
+    /// only.
+    /// Method: a key of root and one of the other user, each through a link of each; a folder of the other user. As
+    /// root.
     ///
     #[test]
     fn a_link_of_another_user_leads_to_that_users_files() {
@@ -327,8 +330,8 @@ mod tests {
         assert!(!at("a").exists(), "nothing is made where it leads");
     }
 
-    /// Goal: folders that are absent are made, once, with their mode. Method: three levels, twice; a file in the way; a way up
-    /// through a folder that is absent.
+    /// Goal: missing folders are made, once, with their mode. Method: three levels, twice; a file in place of a
+    /// folder; `..` through a missing folder.
     #[test]
     fn absent_folders_are_made() {
         use std::os::unix::fs::PermissionsExt as _;
@@ -375,13 +378,13 @@ mod tests {
             );
             assert_eq!(refused, why);
         }
-        // A file with one name alone is accepted, wherever it lies.
+        // A file with only one name is accepted in any folder.
         fs::write(at("theirs/given"), "root's").unwrap();
         assert_eq!(content(open_named(&at("theirs/given"))).as_deref(), Ok("root's"));
     }
 
-    /// Goal: opening never waits, and a folder within another one must be a real folder there. Method: a pipe that
-    /// nobody writes; a link, a file and a way up in a folder's place.
+    /// Goal: opening never waits, and a folder within another one must be a real folder there. Method: a pipe without
+    /// a writer; a link, a file and `..` in place of a folder.
     #[test]
     fn nothing_waits_and_nothing_leads_out() {
         let scratch = tempfile::tempdir().unwrap();

@@ -1,8 +1,9 @@
-//! Moments of one thread as one number, for durations that are measured a query at a time.
+//! Moments of one thread as one number, for durations that are measured for each query.
 //!
-//! Before: a worker has read the clock for a batch. After: the histograms have how long each query of the batch took.
+//! Before: a worker has read the clock for a batch. After: the histograms have the duration of each query of the
+//! batch.
 //! Holds: the time from which the thread's moments count.
-//! Never: reads the clock, or leaves its thread: two threads' moments have nothing in common.
+//! Never: reads the clock, or leaves its thread: the moments of two threads cannot be compared.
 
 use std::{
     cell::OnceCell,

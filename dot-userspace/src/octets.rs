@@ -1,15 +1,16 @@
-//! Numbers and runs of octets in a form that one process writes and another one reads.
+//! Decodes numbers and runs of octets that another process wrote.
 //!
-//! Before: a process of another build, or an attacker in it, wrote octets. After: each number and run of them, or nothing.
-//! Holds: the octets that are not read yet.
-//! Never: allocates by a length that it reads; reads past the end.
+//! Before: a process of another build, or an attacker in it, wrote octets. After: each number and run of them, or
+//! `None`.
+//! Holds: the octets that are not decoded yet.
+//! Never: allocates by a length from the octets; reads past the end.
 
-/// Octets that are read from their front. Numbers are big-endian.
+/// Octets that are decoded from their front. Numbers are big-endian.
 #[derive(Clone, Copy, Debug)]
 pub struct Octets<'a>(&'a [u8]);
 
 impl<'a> Octets<'a> {
-    /// All of these.
+    /// All of these octets.
     #[must_use]
     pub fn new(octets: &'a [u8]) -> Self {
         Self(octets)
@@ -41,7 +42,7 @@ impl<'a> Octets<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// As many octets as that.
+    /// This many octets.
     pub fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
@@ -54,7 +55,7 @@ impl<'a> Octets<'a> {
         self.take(count)
     }
 
-    /// Whether all was read.
+    /// Whether all octets were decoded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -63,7 +64,7 @@ impl<'a> Octets<'a> {
 
 /// Appends a run with its length in front.
 pub fn put_run(out: &mut Vec<u8>, octets: &[u8]) {
-    // No caller has 4 GiB; a reader would refuse what this makes of them.
+    // No caller has 4 GiB; a reader would reject the result.
     out.extend_from_slice(&u32::try_from(octets.len()).unwrap_or(u32::MAX).to_be_bytes());
     out.extend_from_slice(octets);
 }
@@ -72,8 +73,8 @@ pub fn put_run(out: &mut Vec<u8>, octets: &[u8]) {
 mod tests {
     use super::*;
 
-    /// Goal: what is written is read again, and nothing is read past the end or beyond a limit. Method: one of each, and every
-    /// shorter form of it.
+    /// Goal: written values are decoded again, and nothing is read past the end or beyond a limit. Method: one value
+    /// of each kind, and every shorter prefix of their encoding.
     ///
     #[test]
     fn nothing_is_read_past_the_end() {

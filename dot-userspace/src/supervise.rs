@@ -1,4 +1,4 @@
-//! Tasks that a worker needs: one that panics starts again.
+//! Supervises tasks that a worker needs: a task that panics is started again.
 //!
 //! Before: a module spawns a task that serves many clients. After: a panic in it ends one of its turns, and not the
 //! task. The task of a single session or connection needs no supervision: it ends alone, and frees what it held.
@@ -17,8 +17,8 @@ use tokio::time::sleep;
 /// The pause after a panic, whose cause may still be there.
 const REST: Duration = Duration::from_millis(10);
 
-/// Runs the task that `make` returns to its end; after a panic it runs a new one. So state that must outlive a turn has
-/// to be outside of the task.
+/// Runs the task that `make` returns to its end; after a panic it runs a new one. So state that must outlive a turn
+/// must be outside of the task.
 ///
 /// # Cancel safety
 /// That of the task.
@@ -28,12 +28,12 @@ pub async fn supervise<F: Future>(what: &'static str, mut make: impl FnMut() -> 
         if let Some(output) = poll_fn(|context| poll(task.as_mut(), context)).await {
             return output;
         }
-        tracing::error!(what, "a part of a worker has panicked, and begins anew");
+        tracing::error!(what, "a task of a worker has panicked, and is started again");
         sleep(REST).await;
     }
 }
 
-/// `None`: it has panicked, and cannot be used any more.
+/// `None`: the task has panicked, and cannot be used any more.
 fn poll<F: Future>(task: Pin<&mut F>, context: &mut Context<'_>) -> Poll<Option<F::Output>> {
     match catch_unwind(AssertUnwindSafe(|| task.poll(context))) {
         Ok(turn) => turn.map(Some),
@@ -47,8 +47,8 @@ mod tests {
 
     use super::*;
 
-    /// Goal: a task that panics, at once or after it has waited, starts again with the state outside of it, until it ends by
-    /// itself. Method: a task whose first two runs panic.
+    /// Goal: a task that panics, at once or after it has waited, is started again with the state outside of it, until
+    /// it ends normally. Method: a task whose first two runs panic.
     #[test]
     fn what_panics_begins_anew() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

@@ -5,7 +5,7 @@
 pub(super) const EXAMPLES: &str = "\
 EXAMPLES
   dotd run                      serve with the defaults: port 853, embedded zone, self-signed certificate
-  dotd check -c dotd.toml       what would happen, and every mistake in a line
+  dotd check -c dotd.toml       report what run would do, and every mistake
   dotd pin                      the pin that clients verify
   dotd status                   the running dotd at a glance
 
@@ -34,20 +34,20 @@ EXAMPLES
 FILES
   /etc/dotd/dotd.toml           config; every key has a default
   /var/lib/dotd/self-signed.pem key and certificate when the config names none
-  /run/dotd/control.sock        what status, stats, ban and xdp ask
+  /run/dotd/control.sock        the socket for status, stats, ban and xdp
 
 SIGNALS
   TERM, INT                     finish the sessions, then stop
   HUP                           read config and certificates again
 
 EXIT STATUS
-  0  fine
-  1  failed; one line on standard error for each reason
+  0  success
+  1  failure; one line on standard error for each reason
   2  wrong usage";
 
 pub(super) const RUN_EXAMPLES: &str = "\
 EXAMPLES
-  dotd run                      every default; needs root for port 853 and XDP
+  dotd run                      the default of every key; needs root for port 853 and XDP
   dotd run -c ./dotd.toml       as an ordinary user: ports from 1024, folders of your own, XDP off";
 
 pub(super) const PAGE_EXAMPLES: &str = "\
@@ -58,7 +58,7 @@ EXAMPLES
 pub(super) const CHECK_EXAMPLES: &str = "\
 EXAMPLES
   dotd check                    the default config
-  dotd check --connect          and does every backend answer, over TLS with its name and pins?
+  dotd check --connect          ask every backend too, over TLS with its name and pins
   dotd check --connect --json | jq '.backends[] | select(.outcome == \"failed\").mend'
   dotd check -c new.toml && mv new.toml /etc/dotd/dotd.toml && pkill -HUP -x dotd";
 
@@ -81,16 +81,16 @@ EXAMPLES
   dotd query @192.0.2.1 +pin=JI3hMU2rmBFQQ49vhBHXURyVcpd6021eiGHOkqZtj0E= example.net
                                         by its pin: a strict profile, as with a name
   dotd query @192.0.2.1 --resume example.net
-                                        twice: was the second handshake resumed?
+                                        ask twice, and show whether the second handshake was resumed
   dotd query @192.0.2.1 +tcp example.net AXFR
   dotd query @192.0.2.1 -f names.txt --json | jq '.rounds[].replies[] | select(.outcome != \"answered\")'
 
 EXIT STATUS
   0  every question was answered, with NOERROR or NXDOMAIN
-  1  failed before anything was asked   2  wrong usage
+  1  failure before a question was sent  2  wrong usage
   3  an answer with another status      4  no answer in time
-  5  no connection, or it ended early   6  no TLS, or the server is not who it must be
-  7  what came is no answer to the question
+  5  no connection, or it ended early   6  no TLS, or no proof of identity
+  7  a message that is not an answer to the question
   Of several outcomes the highest counts";
 
 pub(super) const STATUS_EXAMPLES: &str = "\
@@ -101,19 +101,19 @@ EXAMPLES
 
 pub(super) const STATS_EXAMPLES: &str = "\
 EXAMPLES
-  dotd stats                    what counted so far, for people
+  dotd stats                    every counter that is not zero, for people
   dotd stats --json | jq '.packets[] | select(.verdict == \"drop\")'";
 
 pub(super) const TOP_EXAMPLES: &str = "\
 EXAMPLES
   dotd top                      on the terminal; q quits, s sorts, / filters, b bans the chosen client
-  dotd top --once --sort cost   who makes us work most, as text
-  dotd top --once --names       and which names are asked for
+  dotd top --once --sort cost   the clients with the highest cost of handshakes, as text
+  dotd top --once --names       and the names that are asked for most
   dotd top --json --interval 10s | jq '.clients[] | select(.queries > 100).prefix'";
 
 pub(super) const TRACE_EXAMPLES: &str = "\
 EXAMPLES
-  dotd trace 192.0.2.7          all that happens to this client
+  dotd trace 192.0.2.7          the events of this client
   dotd trace 192.0.2.0/24 --sample 100 --for 10s
                                 one connection of a hundred of a network, for ten seconds
   dotd trace 0.17 --names --json | jq -c 'select(.event == \"query\")'
@@ -126,7 +126,7 @@ EXAMPLES
 
 pub(super) const RELOAD_EXAMPLES: &str = "\
 EXAMPLES
-  dotd check && dotd reload     look first, then take over
+  dotd check && dotd reload     check first, then apply
   systemctl reload dotd         the same verb, by the unit";
 
 pub(super) const UPGRADE_EXAMPLES: &str = "\
@@ -136,12 +136,12 @@ EXAMPLES
 
 pub(super) const UPSTREAM_HISTORY_EXAMPLES: &str = "\
 EXAMPLES
-  dotd upstream history         since when each backend speaks TLS, by which key, and how it fails
+  dotd upstream history         since when each backend speaks TLS, with which key, and how it fails
   dotd upstream history --json | jq '.[] | select(.suspected_since > 0).name'";
 
 pub(super) const UPSTREAM_FORGIVE_EXAMPLES: &str = "\
 EXAMPLES
-  dotd upstream forgive office  its operator has turned TLS off, and says so";
+  dotd upstream forgive office  its operator has confirmed that TLS was turned off";
 
 pub(super) const XDP_EXAMPLES: &str = "\
 EXAMPLES
@@ -169,28 +169,28 @@ EXAMPLES
   dotd cache flush --suffix example.net
                                        a whole zone has moved
   dotd cache flush --type AAAA         answers of one type, for every name
-  dotd cache flush                     a backend answered wrongly for a while";
+  dotd cache flush                     a backend gave wrong answers for a while";
 
 pub(super) const TICKETS_ROTATE_EXAMPLES: &str = "\
 EXAMPLES
   dotd tickets rotate                  by a timer, more often than tls.ticket_rotation
-  dotd tickets rotate --end-old        somebody has seen this machine's memory";
+  dotd tickets rotate --end-old        after this machine's memory was exposed";
 
 pub(super) const LOG_LEVEL_EXAMPLES: &str = "\
 EXAMPLES
-  dotd log level debug                 what becomes of one client's sessions
-  dotd log level info                  enough seen";
+  dotd log level debug                 a line for each session
+  dotd log level info                  back to the usual level";
 
 pub(super) const LOG_CONNECTIONS_EXAMPLES: &str = "\
 EXAMPLES
-  dotd log connections on              who comes, how long handshakes take, how sessions end
+  dotd log connections on              log clients, durations of handshakes, and ends of sessions
   journalctl -fu dotd | grep 'a connection has ended'
   dotd log connections off";
 
 pub(super) const DETACH_EXAMPLES: &str = "\
 EXAMPLES
-  dotd xdp detach               after a crash, when no dotd is to be started again
-  dotd xdp detach --force       an emergency: XDP drops what it must not, and sessions must live on";
+  dotd xdp detach               after a crash, if no dotd will be started again
+  dotd xdp detach --force       in an emergency: XDP drops valid packets, and sessions must stay open";
 
 pub(super) const COMPLETIONS_EXAMPLES: &str = "\
 EXAMPLES
@@ -235,7 +235,7 @@ EXAMPLES
 
 pub(super) const POLICY_TEST_EXAMPLES: &str = "\
 EXAMPLES
-  dotd policy test ads.example.net                which rule, of which zone and line
+  dotd policy test ads.example.net                the rule that decides, with its zone and line
   dotd policy test ads.example.net AAAA --client 192.0.2.7
   dotd policy test www.example.net --answer cdn.example.org --answer 198.51.100.7";
 

@@ -1,6 +1,7 @@
 //! Tries forbidden acts on the calling thread: only for tests of debug builds.
 //!
-//! Before: a name of an act. After: 0 if the kernel did it, else the number of its error. Some end the process.
+//! Before: the name of an act. After: 0 if the kernel did it, otherwise the error's number. Some acts end the
+//! process.
 //! Never: is compiled into a release.
 
 use std::ffi::CStr;

@@ -1,8 +1,8 @@
 //! The paths that the engine may open: its own folders, and the system's files about itself. It gets everything else
 //! from the keeper as a descriptor.
 //!
-//! Before: one thread. After: Landlock refuses every other path, every TCP listener, and signals to other processes, as far
-//! as this kernel can.
+//! Before: one thread. After: Landlock refuses every other path, every TCP listener, and signals to other processes,
+//! as far as this kernel supports that.
 //! Never: permits a file that the config names: the keeper opens those.
 //!
 //! Source: landlock(7).

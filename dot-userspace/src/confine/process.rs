@@ -1,7 +1,7 @@
 //! Core dumps, the environment, and descriptors that a process inherits.
 //!
-//! Before: any process started dotd. After: its memory is in no dump, its environment holds only what it needs, and it
-//! has opened every descriptor itself.
+//! Before: any process started dotd. After: no core dump contains its memory, its environment contains only the
+//! variables that it needs, and it has opened every descriptor itself.
 //! Never: is called while there is a second thread.
 
 use std::{env, ffi::CString, io, os::fd::RawFd};
@@ -68,5 +68,5 @@ pub fn close_inherited(first: RawFd) {
     }
 }
 
-/// The descriptors that are closed where the kernel has no close_range.
+/// The descriptors that are closed if the kernel has no close_range.
 const OLD_KERNEL_MAX: RawFd = 1024;

@@ -1,7 +1,8 @@
-//! Writes a file of dotd's own so that readers, and a start after a crash, see the old one or the new one, whole.
+//! Writes a file of dotd's own so that readers, and a start after a crash, see either the old or the new one as a
+//! whole.
 //!
-//! Before: the text is made. After: it is on the disk under its name, with mode 0600.
-//! Never: walks the path of the folder twice, or writes into a file that is there.
+//! Before: the text is complete. After: it is on the disk under its name, with mode 0600.
+//! Never: walks the path of the folder twice, or writes into an existing file.
 //!
 //! Source: rename(2), RENAME_NOREPLACE; fsync(2).
 
@@ -22,16 +23,16 @@ use super::{open_folder, path_of};
 /// How a new file replaces the old one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// An old one stays.
+    /// An existing file stays.
     OnlyIfAbsent,
-    /// An old one is gone.
+    /// An existing file is replaced.
     Replace,
 }
 
-/// Writes beside `path`, then renames: readers see the whole file or none.
+/// Writes a draft beside `path`, then renames it: readers see the whole file or none.
 ///
 /// # Errors
-/// The folder is not there, or may not be written to; with [`Arrival::OnlyIfAbsent`] the file is there.
+/// The folder does not exist, or may not be written to; with [`Arrival::OnlyIfAbsent`] the file exists.
 pub fn write_whole(path: &Path, text: &str, arrival: Arrival) -> io::Result<()> {
     let folder = open_folder(path.parent().unwrap_or(Path::new("")))?;
     // By the open folder from here on, because its path may lead elsewhere later.
@@ -52,17 +53,18 @@ pub fn write_whole(path: &Path, text: &str, arrival: Arrival) -> io::Result<()> 
     folder.sync_all()
 }
 
-/// The file never has two names: a reader that accepts only files with one would refuse it for that moment.
+/// The file never has two names, because a reader that accepts only files with one name would reject it for that
+/// moment.
 fn rename_if_absent(draft: &Path, path: &Path) -> io::Result<()> {
     match renameat2(AT_FDCWD, draft, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE) {
-        // The file system cannot do it.
+        // The file system does not support this.
         Err(Errno::EINVAL | Errno::ENOSYS) => fs::hard_link(draft, path),
         renamed => Ok(renamed?),
     }
 }
 
-/// A separate name for each writer, in the same folder, because a rename does not cross file systems. It begins as `path` does,
-/// so that a draft that a crash left counts as dotd's own.
+/// A separate name for each writer, in the same folder, because a rename does not cross file systems. It begins like
+/// `path`, so that a draft that remained after a crash counts as dotd's own.
 fn draft_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}-{:?}", std::process::id(), std::thread::current().id()));
@@ -73,8 +75,8 @@ fn draft_path(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    /// Goal: a reader sees whole files alone, and nothing is left beside them; a file that may not be replaced stays. Method: two
-    /// writers and a reader at the same time.
+    /// Goal: a reader sees only whole files, and no other file remains; a file that may not be replaced stays.
+    /// Method: two writers and a reader at the same time.
     #[test]
     fn files_arrive_whole() {
         let scratch = tempfile::tempdir().unwrap();

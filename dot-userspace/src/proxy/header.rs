@@ -27,8 +27,8 @@ pub const ADDRESSES_OCTETS_MAX: usize = 36;
 /// The longest header that [`write()`] makes.
 pub const WRITTEN_OCTETS_MAX: usize =
     PREAMBLE_OCTETS + ADDRESSES_OCTETS_MAX + TLV_OCTETS_MAX + PASSED_OCTETS_MAX;
-/// The most octets of a load balancer's own fields that are passed on; if there are more, none is. 256: a cookie, a
-/// tenant's name, an identifier of the connection, and a datagram still has room for its query.
+/// Most octets of a load balancer's own fields that are passed on; with more, none is. 256: enough for a cookie, a
+/// tenant's name and an identifier of the connection, and a datagram still has room for its query.
 pub const PASSED_OCTETS_MAX: usize = 256;
 /// ALPN `dot`, and TLS with its version.
 const TLV_OCTETS_MAX: usize = (3 + ALPN.len()) + (3 + SSL_FIXED_OCTETS + 3 + TLS13.len());
@@ -46,7 +46,7 @@ const IPV4_OCTETS: usize = 12;
 const TYPE_ALPN: u8 = 0x01;
 /// PP2_TYPE_CRC32C: of the header that it stands in.
 const TYPE_CRC32C: u8 = 0x03;
-/// PP2_TYPE_NOOP: nothing.
+/// PP2_TYPE_NOOP: no content.
 const TYPE_NOOP: u8 = 0x04;
 /// PP2_TYPE_SSL.
 const TYPE_SSL: u8 = 0x20;
@@ -56,7 +56,7 @@ const SUBTYPE_SSL_VERSION: u8 = 0x21;
 const CLIENT_SSL: u8 = 0x01;
 /// PP2_CLIENT_CERT_CONN and PP2_CLIENT_CERT_SESS: it showed a certificate, over this connection.
 const CLIENT_CERT: u8 = 0x02 | 0x04;
-/// PP2_TYPE_SSL begins with what the client has and a 32-bit result.
+/// PP2_TYPE_SSL begins with flags of the client and a 32-bit result.
 const SSL_FIXED_OCTETS: usize = 5;
 const ALPN: &[u8] = b"dot";
 const TLS12: &[u8] = b"TLSv1.2";
@@ -65,10 +65,10 @@ const TLS13: &[u8] = b"TLSv1.3";
 /// The first sixteen octets of a header, parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Preamble {
-    /// The kind of the addresses; `None`: they do not count, and those of the connection are used (LOCAL, or an unknown
-    /// kind).
+    /// The kind of the addresses. `None`: they are ignored, and those of the connection are used (LOCAL, or an
+    /// unknown kind).
     family: Option<Family>,
-    /// The client asked by datagram.
+    /// Whether the client asked by datagram.
     pub is_datagram: bool,
     /// The number of octets that follow.
     pub octets: u16,
@@ -83,8 +83,8 @@ enum Family {
 /// The reason why octets are not accepted as a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Malformed {
-    /// They do not begin like a header: TLS without a header, version 1, or anything else.
-    #[error("no PROXY header of version 2")]
+    /// They do not begin like a header: TLS without a header, version 1, or other octets.
+    #[error("not a PROXY header of version 2")]
     Signature,
     /// Another version or command.
     #[error("version and command {0:#04x}")]
@@ -93,7 +93,7 @@ pub enum Malformed {
     #[error("address family and transport {0:#04x}")]
     Family(u8),
     /// Shorter than its addresses.
-    #[error("{0} octets hold no two addresses of their family")]
+    #[error("{0} octets are too few for two addresses of their family")]
     Addresses(u16),
 }
 
@@ -102,7 +102,7 @@ pub enum Malformed {
 pub struct Tlvs(Arc<[u8]>);
 
 impl Tlvs {
-    /// The fields among `octets`, which follow the addresses, that are valid behind dotd too. `None`: there are none,
+    /// The fields among `octets`, which follow the addresses, that are valid after dotd too. `None`: there are none,
     /// they do not fit into their header, or they have more octets than [`PASSED_OCTETS_MAX`].
     #[must_use]
     pub fn read(octets: &[u8]) -> Option<Self> {

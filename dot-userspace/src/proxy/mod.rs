@@ -28,7 +28,7 @@ pub struct Client {
     pub source: SocketAddr,
     /// The address that it connected to.
     pub destination: SocketAddr,
-    /// It asked by datagram; else over a connection.
+    /// Whether it asked by datagram; otherwise over a connection.
     pub is_datagram: bool,
     /// Its TLS; `None`: cleartext.
     pub tls: Option<ClientTls>,
@@ -47,7 +47,7 @@ pub struct Named {
     pub tlvs: Option<Tlvs>,
 }
 
-/// Senders whose headers count. Cloning shares the list.
+/// Senders whose headers are used. Clones share the list.
 #[derive(Clone, Debug, Default)]
 pub struct Trusted(Arc<[IpNet]>);
 
@@ -76,7 +76,7 @@ pub struct ClientTls {
     pub is_certified: bool,
 }
 
-/// Whether the header of `sender` counts.
+/// Whether the header of `sender` is used.
 #[must_use]
 pub fn is_trusted(trusted: &[IpNet], sender: IpAddr) -> bool {
     let sender = sender.to_canonical();

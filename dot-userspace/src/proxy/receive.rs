@@ -1,7 +1,7 @@
 //! Reads the header of a new connection from a load balancer, and not one octet more.
 //!
 //! Before: `worker::accept` has a connection from a trusted prefix. After: TLS begins with the next octet.
-//! Never: waits past the deadline, keeps octets that it does not need, or goes on after an invalid header.
+//! Never: waits past the deadline, keeps octets that it does not need, or continues after an invalid header.
 
 use std::io;
 

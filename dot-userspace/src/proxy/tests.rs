@@ -1,4 +1,4 @@
-//! The header against the specification, against any octets, and writing against reading.
+//! Tests of the header against the specification, against any octets, and of writing against reading.
 //!
 //! Before: octets written by hand, or random ones. After: reading and writing agree.
 //! Never: opens a socket.

@@ -108,7 +108,7 @@ function show(now) {
   const rate = (name) => seconds ? Math.max(0, now.totals[name] - before.totals[name]) / seconds : 0;
   const status = now.status, can = now.can_change;
   const serving = status.state === "serving" && !status.drain;
-  $("summary").textContent = `${status.version}, ${status.drain ? "drained: load balancers are told to send nobody new" : status.state}, up ${span(status.uptime_seconds)}, ` +
+  $("summary").textContent = `${status.version}, ${status.drain ? "drained: load balancers are told to send no new clients" : status.state}, up ${span(status.uptime_seconds)}, ` +
     `${now.totals.open.toLocaleString("en")} connections open` + (status.servfail_percent ? `; clients get SERVFAIL for ${status.servfail_percent} % of their queries` : "");
   $("summary").className = serving && !status.servfail_percent ? "good" : "bad";
   $("drain").hidden = !can;
@@ -207,7 +207,7 @@ async function look() {
   } catch (error) {
     if (error.status === 401) {
       $("login").hidden = false;
-      $("summary").textContent = token ? "this token is not the one of this dotd" : "reading needs a token";
+      $("summary").textContent = token ? "this is not the token of this dotd" : "reading needs a token";
     } else {
       $("trouble").textContent = "no answer: " + error.message;
       $("trouble").hidden = false;

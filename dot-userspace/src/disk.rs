@@ -211,8 +211,7 @@ pub fn path_of(open: &impl AsRawFd) -> std::path::PathBuf {
     Path::new("/proc/self/fd").join(open.as_raw_fd().to_string())
 }
 
-/// Walks the path step by step, each from the descriptor of the previous step, and notes the owners of the links that
-/// it follows.
+/// Walks the path step by step, each from the descriptor of the previous one; notes the owners of links that it follows.
 fn walk(path: &Path, last: Last) -> io::Result<Found> {
     let mut place = start(path)?;
     let mut rest: VecDeque<OsString> = names(path);
@@ -282,10 +281,8 @@ mod tests {
         io::read_to_string(file).map_err(|error| error.to_string())
     }
 
-    /// Goal: links of root or of dotd's user are followed, however many; another user's lead to that user's files
-    /// only.
-    /// Method: a key of root and one of the other user, each through a link of each; a folder of the other user. As
-    /// root.
+    /// Goal: links of root or dotd's user are followed, however many; another user's lead to that user's files only.
+    /// Method: a key of root and one of the other user, each through a link of each; a folder of the other. As root.
     ///
     #[test]
     fn a_link_of_another_user_leads_to_that_users_files() {

@@ -1,7 +1,7 @@
-//! The records of an answer section, as far as a policy looks at them: where each begins and ends, its type and its RDATA.
+//! The records of an answer section for policies: the offsets of each, its type and its RDATA.
 //!
-//! Before: a response of a backend, or of the cache. After: `policy` knows the names and addresses that it leads to.
-//! Never: allocates; goes on behind a record that does not fit.
+//! Before: a response of a backend, or of the cache. After: `policy` knows the names and addresses in it.
+//! Never: allocates; continues after a record that does not fit.
 //!
 //! Source: RFC 1035 §4.1.3.
 

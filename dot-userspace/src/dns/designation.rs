@@ -1,9 +1,9 @@
-//! What dotd says of itself: under which name, address and port it is asked over TLS. Pure.
+//! The designation of this resolver: the name, address and port for DNS over TLS. Pure.
 //!
 //! Before: a certificate and listen addresses. After: SVCB records for queries about this resolver.
 //! Holds: the name and the addresses that the certificate is valid for, and the ports of DNS over TLS.
-//! Never: names an address that the certificate does not cover: a client that verifies would refuse it, and one that does
-//! not could be led anywhere.
+//! Never: names an address that the certificate does not cover: a client that verifies would refuse it, and one that
+//! does not verify could be led to any server.
 //!
 //! Source: RFC 9462 §4 (`_dns.resolver.arpa`) and §5 (a resolver's own name), RFC 9461 §3, RFC 9460 §2.2 and §7.
 
@@ -13,13 +13,13 @@ use super::{Labels, Made, NAME_OCTETS_MAX, ResponseCode, TYPE_A, TYPE_AAAA};
 
 /// QTYPE of a service binding.
 pub const TYPE_SVCB: u16 = 64;
-/// The name under which a client asks about a resolver of which it knows the address alone.
+/// The name that a client asks for if it knows only the address of a resolver.
 const OF_THE_ADDRESS: &[u8] = b"\x04_dns\x08resolver\x04arpa\x00";
-/// What stands in front of a resolver's own name.
+/// The prefix before a resolver's own name.
 const ATTRIBUTE: &[u8] = b"\x04_dns";
-/// 5 min: a client looks again soon after a certificate or a listener has changed.
+/// 5 min: clients ask again soon after a certificate or a listener has changed.
 const TTL_SECONDS: u32 = 300;
-/// Addresses of one answer: those of one machine.
+/// Most addresses of one answer: those of one machine.
 const ADDRESSES_MAX: usize = 8;
 
 /// The name, the addresses and the ports.
@@ -49,7 +49,7 @@ impl Designation {
         name.strip_prefix(ATTRIBUTE) == Some(&*self.target)
     }
 
-    /// Where dotd listens for TLS at this address.
+    /// The address and port at which dotd listens for TLS, for this address.
     fn port_at(&self, address: IpAddr) -> Option<u16> {
         let is_at = |listener: &&SocketAddr| {
             let own = listener.ip().to_canonical();
@@ -128,8 +128,9 @@ mod tests {
         (u16::from_be_bytes([out[6], out[7]]), out.split_off(front.len()))
     }
 
-    /// Goal: an address that the certificate covers and where dotd listens is designated, with its port, name and addresses;
-    /// another one is not; a resolver's own name is, wherever it is asked. Covers: C-510, C-511
+    /// Goal: an address is designated, with its port, name and addresses, if the certificate covers it and dotd
+    /// listens there; other addresses are not; a resolver's own name is designated at every address. Covers: C-510,
+    /// C-511
     #[test]
     fn only_what_the_certificate_covers_is_designated() {
         let covered = ["192.0.2.1", "2001:db8::1", "198.51.100.1"].map(|text| text.parse().unwrap());

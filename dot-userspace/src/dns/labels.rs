@@ -1,20 +1,21 @@
-//! A name in wire format, in lower case, label by label from its end: the way in which zones are looked up.
+//! A name in wire format, in lower case, with its labels from the last to the first: the order in which zones are
+//! searched.
 //!
-//! Before: the question of a query, a name within a response, or a word of a zone file. After: `policy::Index` walks down from
-//! the root.
-//! Holds: the octets of one name and where its labels begin; on the stack.
-//! Never: allocates; takes more than a name may have.
+//! Before: the question of a query, a name within a response, or a word of a zone file. After: `policy::Index` walks
+//! down from the root.
+//! Holds: the octets of one name and the offsets of its labels; on the stack.
+//! Never: allocates; accepts more labels or octets than a name may have.
 //!
 //! Source: RFC 1035 §3.1, §4.1.4 and §5.1, RFC 4343.
 
 use super::{NAME_OCTETS_MAX, name_in_words};
 
-/// Labels of a name, the root's left out.
+/// Most labels of a name, without the root's.
 const LABELS_MAX: usize = 127;
-/// Pointers followed for one name: a name of an answer needs one or two.
+/// Most pointers that are followed for one name: a name of an answer needs one or two.
 const POINTERS_MAX: usize = 16;
 
-/// A name that is looked up.
+/// A name for a search.
 #[derive(Clone)]
 pub struct Labels {
     octets: [u8; NAME_OCTETS_MAX],
@@ -53,10 +54,10 @@ impl Labels {
         Self { octets: [0; NAME_OCTETS_MAX], octet_count: 0, starts: [0; LABELS_MAX], label_count: 0 }
     }
 
-    /// The name `text` of a zone file: below `origin` unless a dot ends it; `@` is `origin` itself.
+    /// The name `text` of a zone file: relative to `origin` unless it ends in a dot; `@` is `origin` itself.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The mistake in it.
     pub fn parse(text: &[u8], origin: Option<&Self>) -> Result<Self, &'static str> {
         let mut name = Self::nothing();
         if let (b"@", Some(origin)) = (text, origin) {
@@ -80,7 +81,7 @@ impl Labels {
         name.extend(end).then_some(name).ok_or(TOO_LONG)
     }
 
-    /// The name `front`, and behind it the whole of `self`; the root of `front` is left out. `None`: too long.
+    /// The name `front` without its root label, followed by the whole of `self`. `None`: the result is too long.
     #[must_use]
     pub fn below(&self, front: &[u8]) -> Option<Self> {
         let mut name = Self::nothing();
@@ -126,7 +127,7 @@ impl Labels {
         self.octets.get(..usize::from(self.octet_count)).unwrap_or_default()
     }
 
-    /// Its labels with their length octets, the last first; the root's left out.
+    /// Its labels with their length octets, the last first; without the root's.
     pub fn labels(&self) -> impl Iterator<Item = &[u8]> {
         let starts = self.starts.get(..usize::from(self.label_count)).unwrap_or_default();
         starts.iter().rev().filter_map(|start| {
@@ -136,13 +137,13 @@ impl Labels {
         })
     }
 
-    /// How many labels it has, the root's left out.
+    /// The number of its labels, without the root's.
     #[must_use]
     pub fn count(&self) -> usize {
         usize::from(self.label_count)
     }
 
-    /// The octets of its last labels, so many, without the root's.
+    /// The octets of its last `count` labels, without the root's.
     #[must_use]
     pub fn last(&self, count: usize) -> &[u8] {
         let end = usize::from(self.octet_count).saturating_sub(1);
@@ -151,15 +152,15 @@ impl Labels {
         self.octets.get(start.map_or(end, |start| usize::from(*start))..end).unwrap_or_default()
     }
 
-    /// As people write it.
+    /// The name as text.
     #[must_use]
     pub fn text(&self) -> String {
         text_of(self.octets())
     }
 }
 
-/// Reads the first label of `text`, with its length octet, into `label`. Returns what is behind the dot that ends it; `None`:
-/// no dot does.
+/// Reads the first label of `text`, with its length octet, into `label`. Returns the text after the dot that ends it.
+/// `None`: no dot does.
 fn read_label<'t>(text: &'t [u8], label: &mut [u8; 64]) -> Result<Option<&'t [u8]>, &'static str> {
     let (mut rest, mut length) = (text, 0_u8);
     loop {
@@ -188,7 +189,8 @@ fn read_label<'t>(text: &'t [u8], label: &mut [u8; 64]) -> Result<Option<&'t [u8
 
 const TOO_LONG: &str = "a name has more than 255 octets";
 
-/// A name in wire format as people write it, without the dot at its end; octets that are no letter of a host name as `\ddd`.
+/// A name in wire format as text, without the dot at its end; octets that do not belong in a host name are written as
+/// `\ddd`.
 #[must_use]
 pub fn text_of(name: &[u8]) -> String {
     let mut text = name_in_words(name);
@@ -202,8 +204,10 @@ pub fn text_of(name: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// Goal: a name is read in lower case, label by label from its end, through pointers, and nothing that is no name is.
-    /// Method: names within a message; a pointer to itself, forwards, and a name that is too long.
+    /// Goal: a name is read in lower case, label by label from its end, through pointers, and invalid names are
+    /// rejected.
+    /// Method: names within a message; a pointer to itself, a forward pointer, and a name that is too long. Covers:
+    ///
     #[test]
     fn names_are_read_as_they_must_be() {
         let message = b"\x03WwW\x07Example\x03net\x00\x04mail\xc0\x04\xc0\x17\xc0\x1b\x40a";

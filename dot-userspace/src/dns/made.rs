@@ -1,9 +1,9 @@
 //! Writes responses with records of dotd's own: those of policy zones, and those about this resolver (RFC 9462).
 //!
-//! Before: a query, or a response of which the front is kept. After: a response as a backend would send it: `respond` makes
-//! it the client's.
-//! Holds: the counts of what was written so far.
-//! Never: compresses a name but for the question's, or moves a record to which another points.
+//! Before: a query, or a response of which the front is kept. After: a response as a backend would send it: `respond`
+//! prepares it for the client.
+//! Holds: the counts of the records so far.
+//! Never: compresses a name except the question's, or moves a record to which another one points.
 //!
 //! Source: RFC 1035 §4.1, RFC 3597 §4, RFC 6891 §6.1, RFC 8914 §2.
 
@@ -26,7 +26,7 @@ pub struct Made<'o> {
 }
 
 impl<'o> Made<'o> {
-    /// Begins with `front`: a message up to its question's end, or up to the end of so many of its `answers`.
+    /// Begins with `front`: a message up to the end of its question, or up to the end of `answers` of its answers.
     #[must_use]
     pub fn begin(front: &[u8], answers: u16, out: &'o mut Vec<u8>) -> Self {
         out.clear();
@@ -48,7 +48,7 @@ impl<'o> Made<'o> {
         self.answers = self.answers.saturating_add(1);
     }
 
-    /// Adds a record to the additional section: no answer may follow.
+    /// Adds a record to the additional section: no answer may be added after it.
     pub fn additional(&mut self, owner: Option<&[u8]>, rtype: u16, ttl: u32, rdata: &[u8]) {
         self.record(owner, rtype, ttl, rdata);
         self.additional = self.additional.saturating_add(1);
@@ -64,7 +64,8 @@ impl<'o> Made<'o> {
         self.out.extend_from_slice(rdata);
     }
 
-    /// Adds the answers of another response, whose question ends at `question_end`, with names that point nowhere. `None`: it
+    /// Adds the answers of another response, whose question ends at `question_end`, with uncompressed names. `None`:
+    /// it is broken.
     /// is broken.
     pub fn copy_answers(&mut self, response: &[u8], question_end: usize) -> Option<()> {
         let mut at = question_end;
@@ -95,7 +96,7 @@ impl<'o> Made<'o> {
         Some(())
     }
 
-    /// Ends with this rcode and an OPT, which says why where there is an extended error: its code and its text.
+    /// Ends with this rcode and an OPT, which contains the extended error if there is one: its code and its text.
     pub fn finish(self, rcode: ResponseCode, ede: Option<(u16, &str)>, dnssec_ok: bool) {
         if let Some(octet) = self.out.get_mut(3) {
             *octet = *octet & 0xf0 | rcode.low();

@@ -22,7 +22,7 @@ pub fn wire_name(text: &str) -> Result<Box<[u8]>, String> {
     Ok(octets.into())
 }
 
-/// The name that the first question of a message asks for, in wire format; `None`: it is cut off, or compressed.
+/// The qname of the first question of a message, in wire format. `None`: it is cut off, or compressed.
 #[must_use]
 pub fn asked_name(message: &[u8]) -> Option<&[u8]> {
     let question = message.get(super::HEADER_OCTETS..)?;
@@ -39,7 +39,7 @@ pub fn asked_name(message: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// A name in wire format as people read it; what is no letter, digit, `-` or `_` is escaped.
+/// A name in wire format as text; octets other than letters, digits, `-` and `_` are escaped.
 #[must_use]
 pub fn name_in_words(name: &[u8]) -> String {
     let (mut text, mut rest) = (String::new(), name);
@@ -80,7 +80,7 @@ pub fn record_type(text: &str) -> Result<u16, String> {
 /// The RDATA of a record of this type, from the words of a zone file.
 ///
 /// # Errors
-/// What is wrong with it, or that this version cannot read the type.
+/// The mistake in it, or that this version cannot read the type.
 pub fn rdata_of(rtype: u16, words: &str) -> Result<Vec<u8>, String> {
     let rdata = RData::try_from_str(RecordType::from(rtype), words).map_err(|error| error.to_string())?;
     rdata.to_bytes().map_err(|error| error.to_string())
@@ -94,7 +94,7 @@ pub fn is_rdata(rtype: u16, rdata: &[u8]) -> bool {
     RData::read(&mut decoder, RecordType::from(rtype), Restrict::new(length)).is_ok() && decoder.is_empty()
 }
 
-/// A record's type and data as a zone file has them.
+/// A record's type and data in the form of a zone file.
 #[must_use]
 pub fn record_text(rtype: u16, rdata: &[u8]) -> String {
     let rtype = RecordType::from(rtype);
@@ -104,7 +104,7 @@ pub fn record_text(rtype: u16, rdata: &[u8]) -> String {
     read.map_or_else(
         |_| format!("{rtype} (octets that are no such record)"),
         |rdata| {
-            // Strings of the data come as they are.
+            // Strings are copied as they are.
             let mut text = format!("{rtype} ");
             for letter in rdata.to_string().chars() {
                 match letter.is_control() {
@@ -157,8 +157,8 @@ mod tests {
         assert!(!is_below(b"\x04\x03net\x00", b"\x03net\x00"));
     }
 
-    /// Goal: the name of a question is found, whatever the octets are, and nothing in it reaches a terminal. Method: a question, one
-    /// that is cut at each octet, a pointer, an escape sequence.
+    /// Goal: the qname is found, whatever the octets are, and no control character of it reaches a terminal. Method:
+    /// a question, the same cut at each octet, a pointer, an escape sequence.
     #[test]
     fn a_name_is_shown_without_its_octets() {
         let message = [&[0; 12][..], b"\x03wWw\x02\x1b[\x00\x00\x01\x00\x01"].concat();

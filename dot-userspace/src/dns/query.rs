@@ -35,19 +35,19 @@ pub struct Query {
     pub opt: Option<Opt>,
     /// TSIG or SIG(0): the octets must pass unchanged (RFC 5625 §4.5).
     pub is_signed: bool,
-    /// What policy zones say of its answer.
+    /// Whether policy zones check its answer.
     pub screening: Screening,
 }
 
-/// Whether policy zones look at the answer to a query.
+/// Whether policy zones check the answer to a query.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Screening {
-    /// They look at the names and addresses that it leads to.
+    /// They check the names and addresses in it.
     #[default]
     Answer,
-    /// They have said what they say.
+    /// They have already decided.
     Done,
-    /// They look at the question too, unless the answer is signed: the client wants that (DO).
+    /// They check the qname too, unless the answer is signed and the client asks for that (DO).
     Whole,
 }
 
@@ -70,7 +70,7 @@ pub struct Opt {
     pub keepalive: bool,
     /// The client padded its query.
     pub padding: bool,
-    /// The client sent its subnet, or a wish that none is sent.
+    /// The client sent its subnet, or the request not to send one.
     pub subnet: bool,
     /// Offset of the client part of its cookie (RFC 7873 §4.1).
     pub cookie: Option<usize>,

@@ -43,7 +43,7 @@ pub struct Asked {
     pub subnet_is_ours: bool,
     /// When it was read. `None`: it is not measured.
     pub since: Option<Moment>,
-    /// What policy zones say of the answer.
+    /// Whether policy zones check the answer.
     pub screening: Screening,
 }
 
@@ -147,8 +147,8 @@ fn write_body(
             out.extend_from_slice(behind);
             write_additional(out, start, additional.wrapping_sub(1));
         }
-        // Its server does not support EDNS, and says so by leaving the OPT out (RFC 6891 §7): the client asks again
-        // without one.
+        // Its server does not support EDNS, and shows that by leaving the OPT out (RFC 6891 §7): the client asks
+        // again without one.
         None if refuses_edns(body) => out.extend_from_slice(body),
         None if asked.has_opt && additional < u16::MAX => {
             out.extend_from_slice(body);

@@ -28,9 +28,9 @@ const SCOPE_AT: usize = SOURCE_AT + 1;
 /// What a backend learns of a client's subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// What the client sent.
+    /// The option of the client's query.
     AsItCame,
-    /// Nothing.
+    /// No option.
     Stripped,
     /// The subnet of this address.
     Added(IpAddr),
@@ -75,7 +75,7 @@ impl SubnetOption {
 /// The clients for which a response to a query with a client subnet is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// It has no scope: its server does not support subnets, and everybody gets the same.
+    /// It has no scope: its server does not support subnets, and every client gets the same answer.
     Unsaid,
     /// All clients of the address family: SCOPE PREFIX-LENGTH 0.
     All,
@@ -92,8 +92,8 @@ pub(super) fn scope_of(answered: &[u8], asked: &[u8]) -> Option<Scope> {
     is_same.then_some(if *scope == 0 { Scope::All } else { Scope::Some })
 }
 
-/// Whether the answer to a query with this option may be valid for everybody. Not if it asks for no subnet (SOURCE 0),
-/// whose scope is 0 whatever others get, and not if the option is invalid.
+/// Whether the answer to a query with this option may be valid for all clients. It is not if the query asks for no
+/// subnet (SOURCE 0), whose scope is 0 whatever others get, or if the option is invalid.
 #[must_use]
 pub fn may_be_for_all(option: &[u8]) -> bool {
     option.len() > SCOPE_AT && option.get(SOURCE_AT) != Some(&0) && option.get(SCOPE_AT) == Some(&0)

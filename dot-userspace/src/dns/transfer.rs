@@ -2,7 +2,8 @@
 //!
 //! Before: `backend::transfer` has one message after another. After: it knows whether another will follow.
 //! Holds: the state of the transfer and two serials; nothing of the zone.
-//! Never: follows a pointer, allocates, or judges the records between the SOA records: it says which part they belong to.
+//! Never: follows a pointer, allocates, or judges the records between the SOA records: it only says which part they
+//! belong to.
 //!
 //! Source: RFC 5936 §2.2 (AXFR), RFC 1995 §4 (IXFR).
 
@@ -15,7 +16,7 @@ use super::{
 /// TYPE of a SOA record.
 const TYPE_SOA: u16 = 6;
 
-/// A transfer under way.
+/// A transfer in progress.
 #[derive(Clone, Copy, Debug)]
 pub struct Transfer {
     is_incremental: bool,
@@ -88,8 +89,8 @@ impl Transfer {
         self.take_each(message, |_, _| true)
     }
 
-    /// Takes the next message, and gives `each` the offset of every record with the part that it belongs to. `None`: its records
-    /// do not fit into it, or `each` takes one no more.
+    /// Takes the next message, and passes to `each` the offset of every record with the part that it belongs to.
+    /// `None`: its records do not fit into it, or `each` rejects one.
     pub fn take_each(
         &mut self,
         message: &[u8],
@@ -134,7 +135,7 @@ impl Transfer {
                 self.serial = serial;
                 (Stage::Second, false)
             }
-            // No transfer begins so; the client may judge what it is.
+            // No transfer begins with this record; the client may judge it.
             (Stage::Begin, None) => (Stage::Begin, true),
             (Stage::Second, Some(serial)) if self.is_incremental && serial != self.serial => {
                 (Stage::Deletions, false)

@@ -50,13 +50,13 @@ pub enum Disposition {
     Forward(Query),
     /// To a backend, over a connection of its own, because many messages will come back.
     Transfer(Query),
-    /// A question about `resolver.arpa`: dotd says what it is.
+    /// A question about `resolver.arpa`: dotd answers with its designation.
     Describe(Query),
-    /// A NOTIFY that may be about a zone of dotd's own.
+    /// A NOTIFY that may be about a policy zone of dotd.
     Notified(Query),
     /// dotd answers.
     Respond(Reply),
-    /// No answer; the session goes on.
+    /// No answer; the session continues.
     Drop(DropReason),
     /// No answer, and the session ends: framing cannot be trusted any more.
     Close(DropReason),

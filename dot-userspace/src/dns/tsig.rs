@@ -1,4 +1,4 @@
-//! Signs and verifies messages by a key that two servers share (TSIG).
+//! Signs and verifies messages with a key that two servers share (TSIG).
 //!
 //! Before: a zone transfer has a query, or a NOTIFY has come. After: the query is signed; each response is verified.
 //! Holds: the key, and during a transfer the digest of the messages since the last signature.
@@ -19,11 +19,11 @@ use super::{
 
 /// Seconds by which clocks may differ (RFC 8945 §10).
 const FUDGE_SECONDS: u16 = 300;
-/// Messages without a signature between two that have one (RFC 8945 §5.3.1).
+/// Most messages without a signature between two that have one (RFC 8945 §5.3.1).
 const UNSIGNED_MAX: usize = 99;
 const CLASS_ANY: u16 = 255;
 
-/// Name in messages, name in configs, and what computes it.
+/// Name in messages, name in configs, and algorithm.
 const ALGORITHMS: [(&[u8], &str, hmac::Algorithm); 5] = [
     (b"\x0bhmac-sha256\x00", "hmac-sha256", hmac::HMAC_SHA256),
     (b"\x0bhmac-sha384\x00", "hmac-sha384", hmac::HMAC_SHA384),
@@ -35,7 +35,7 @@ const ALGORITHMS: [(&[u8], &str, hmac::Algorithm); 5] = [
 /// The reason why a message is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TsigError {
-    /// It has no signature, or too many before it have none.
+    /// It has no signature, or too many messages before it have none.
     #[error("TSIG: a response has no signature")]
     Unsigned,
     /// Its TSIG record cannot be read, or is not the last record.
@@ -44,13 +44,13 @@ pub enum TsigError {
     /// It is signed by another key or algorithm.
     #[error("TSIG: signed by another key or algorithm")]
     OtherKey,
-    /// The signature is not this key's.
+    /// The signature was not made with this key.
     #[error("TSIG: the signature is not this key's")]
     BadSignature,
     /// The clocks differ by more than the fudge.
     #[error("TSIG: the clocks of the two servers differ by {0} s")]
     BadTime(u64),
-    /// The other server refuses our signature.
+    /// The other server refuses dotd's signature.
     #[error("TSIG: the server refuses the key: {0}")]
     Refused(&'static str),
 }
@@ -87,7 +87,7 @@ impl TsigKey {
         Ok(Self { name: wire_name(name)?, algorithm: wire, key: hmac::Key::new(*hmac, secret) })
     }
 
-    /// Signs a query, and returns what verifies its responses.
+    /// Signs a query, and returns the state that verifies its responses.
     pub fn sign_query(&self, message: &mut Vec<u8>, now: u64) -> TsigStream {
         let mac = self.sign(message, None, now);
         TsigStream {
@@ -185,7 +185,7 @@ impl TsigStream {
     /// Takes the next response.
     ///
     /// # Errors
-    /// [`TsigError`]; nothing that came since the last signature is to be believed.
+    /// [`TsigError`]; no message since the last signature may be used.
     pub fn take(&mut self, message: &[u8], now: u64) -> Result<(), TsigError> {
         let Some(tsig) = Tsig::read(message)? else {
             // The first one must have a signature (RFC 8945 §5.3.1).
@@ -231,7 +231,7 @@ struct Tsig<'m> {
 }
 
 impl<'m> Tsig<'m> {
-    /// Reads it. `None`: there is none.
+    /// Reads the record. `None`: there is none.
     fn read(message: &'m [u8]) -> Result<Option<Self>, TsigError> {
         let last = last_record(message)?;
         let Some(record) = last.filter(|record| record.rtype == TYPE_TSIG) else { return Ok(None) };
@@ -258,7 +258,7 @@ impl<'m> Tsig<'m> {
         rest.is_empty().then_some(tsig)
     }
 
-    /// The message as it was before it was signed.
+    /// The message before it was signed.
     fn digest_message(&self, message: &[u8], context: &mut hmac::Context) {
         let mut header = [0; HEADER_OCTETS];
         header.iter_mut().zip(message).for_each(|(place, octet)| *place = *octet);
@@ -269,7 +269,7 @@ impl<'m> Tsig<'m> {
         context.update(message.get(HEADER_OCTETS..self.start).unwrap_or_default());
     }
 
-    /// The signature is that of the digest, and not too old.
+    /// Whether the signature matches the digest, and is not too old.
     fn agrees(&self, context: hmac::Context, now: u64) -> Result<(), TsigError> {
         let expected = context.sign();
         if aws_lc_rs::constant_time::verify_slices_are_equal(expected.as_ref(), self.mac).is_err() {
@@ -291,7 +291,7 @@ fn times(now: u64) -> [u8; 8] {
     [a, b, c, d, e, f, g, h]
 }
 
-/// Octets whose number is in front of them, and the rest.
+/// Octets with their length in front, and the rest.
 fn sized(octets: &[u8]) -> Option<(&[u8], &[u8])> {
     octets.get(2..)?.split_at_checked(usize::from(u16_at(octets, 0)?))
 }

@@ -1,7 +1,7 @@
 //! Records of a zone that is transferred, and the queries that ask for them.
 //!
 //! Before: a policy zone has a primary server. After: `policy::copy` writes each record as a line of a zone file.
-//! Holds: one record with names that point nowhere.
+//! Holds: one record with uncompressed names.
 //! Never: judges whether a record belongs to the zone.
 //!
 //! Source: RFC 1035 §3.3 and §5.1, RFC 1995 §3 (IXFR), RFC 5936 §2.1 (AXFR), RFC 3597 §5 (unknown types).
@@ -30,7 +30,7 @@ pub struct ZoneRecord {
     pub class: u16,
     /// TTL.
     pub ttl: u32,
-    /// RDATA, its names whole.
+    /// RDATA with uncompressed names.
     pub rdata: Vec<u8>,
 }
 
@@ -53,13 +53,13 @@ impl ZoneRecord {
         Some(Self { owner, rtype: record.rtype, class, ttl, rdata })
     }
 
-    /// What its SOA record says; `None`: it is another one.
+    /// The fields of its SOA record. `None`: it has another type.
     #[must_use]
     pub fn soa(&self) -> Option<Soa> {
         if self.rtype == TYPE_SOA { Soa::read(&self.rdata) } else { None }
     }
 
-    /// Owner and data as a line of a zone file has them, with the TTL between.
+    /// Owner and data in the form of a zone file, with the TTL between.
     #[must_use]
     pub fn words(&self) -> (String, String) {
         let mut text = String::new();
@@ -90,21 +90,21 @@ impl ZoneRecord {
     }
 }
 
-/// What a SOA record says.
+/// The fields of a SOA record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Soa {
     /// The version.
     pub serial: u32,
-    /// Seconds until the primary is asked again.
+    /// Seconds until the primary is asked again (REFRESH).
     pub refresh: u32,
-    /// Seconds until that, where it could not be asked.
+    /// Seconds until then if it could not be asked (RETRY).
     pub retry: u32,
-    /// Seconds without an answer of it after which the zone is not to be used.
+    /// Seconds without an answer after which the zone must not be used (EXPIRE).
     pub expire: u32,
 }
 
 impl Soa {
-    /// Reads the data of a SOA record whose names are whole.
+    /// Reads the data of a SOA record with uncompressed names.
     #[must_use]
     pub fn read(rdata: &[u8]) -> Option<Self> {
         let primary_end = first_name_end(rdata);
@@ -121,7 +121,7 @@ impl Soa {
     }
 }
 
-/// One past the name at the start of `octets`, which points nowhere.
+/// One past the uncompressed name at the start of `octets`.
 fn first_name_end(octets: &[u8]) -> usize {
     let mut at = 0;
     while let Some(length) = octets.get(at) {
@@ -162,7 +162,7 @@ fn question(id: u16, zone: &[u8], qtype: u16) -> Vec<u8> {
 /// Whether `response` answers `query`, which has a question and no record before its authority section.
 ///
 /// # Errors
-/// What is wrong with it, for the operator.
+/// The mistake in it, for the operator.
 pub fn is_response_to(
     response: &[u8],
     query: &[u8],
@@ -188,13 +188,13 @@ mod tests {
     use super::*;
     use crate::dns::wire_name;
 
-    /// Goal: records are read with their names whole, and written as a zone file has them. Covers: C-562
+    /// Goal: records are read with uncompressed names, and written in the form of a zone file. Covers: C-562
     #[test]
     fn records_are_lines() {
         let name = wire_name("rpz.test").unwrap();
         let mut message = question(1, &name, 252);
         let records = message.len();
-        // Alias of a name that points into the question; an address; a text with any octets.
+        // An alias with a name that points into the question; an address; a text of any octets.
         message.extend(b"\x03Bad\xc0\x0c\x00\x05\x00\x01\x00\x00\x00\x3c\x00\x09\x06garden\xc0\x10");
         message.extend(b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\xc0\x00\x02\x07");
         message.extend(b"\xc0\x0c\x00\x10\x00\x01\x00\x00\x00\x3c\x00\x03\x02a\xff");
@@ -231,7 +231,7 @@ mod tests {
         assert!(!soa(1).is_newer_than(1) && !soa(1).is_newer_than(2) && !soa(u32::MAX).is_newer_than(0));
     }
 
-    /// Goal: only the answer to the question is one, and a refusal is told by its name. Covers: C-563
+    /// Goal: only the answer to the question is accepted, and a refusal is reported by its name. Covers: C-563
     #[test]
     fn answers_are_recognised() {
         let name = wire_name("rpz.test").unwrap();

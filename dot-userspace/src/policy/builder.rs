@@ -1,8 +1,8 @@
-//! Rules one by one become the tables in which they are found.
+//! Builds the lookup tables of a zone from its rules.
 //!
 //! Before: `rpz` or `lists` has read a line. After: [`Rules`], which no longer change.
-//! Holds: everything that was added, bounded by [`RULES_MAX`].
-//! Never: has two rules for one trigger, but for records of one name.
+//! Holds: all rules so far, at most [`RULES_MAX`].
+//! Never: has two rules for one trigger, except records of one name.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -15,30 +15,31 @@ use super::{
 };
 use crate::dns::TYPE_CNAME;
 
-/// Rules of a zone. 16 million: two hundred times the longest public lists, and 1.5 GB.
+/// Most rules of a zone. 16 million: two hundred times the longest public lists, and 1.5 GB.
 const RULES_MAX: usize = 16_000_000;
-/// Records of one rule.
+/// Most records of one rule.
 const RECORDS_OF_RULE_MAX: usize = 256;
-/// Octets of these in an answer. 60,000: with the question, an SOA record and the zone's name they fit into a message.
+/// Most octets of these in an answer. 60,000: with the question, an SOA record and the zone's name they fit into a
+/// message.
 const RULE_OCTETS_MAX: usize = 60_000;
 /// Octets of a record whose owner is the question's name, without its data.
 const RECORD_HEAD_OCTETS: usize = 12;
 
-/// What a rule is for.
+/// The trigger of a rule.
 pub(super) enum Trigger {
-    /// A name, or what is below it.
+    /// A name, or all names below it.
     Name(NodeId, bool),
-    /// Clients.
+    /// The addresses of clients.
     Client(IpNet),
     /// Addresses in answers.
     Address(IpNet),
 }
 
-/// What a line says.
+/// The action of a line.
 pub(super) enum Says<'a> {
-    /// One of the plain actions, by its number.
+    /// A plain action, by its number.
     Plain(u32),
-    /// A record to be answered with.
+    /// A record for the answer.
     Record { rtype: u16, ttl: u32, rdata: &'a [u8] },
 }
 
@@ -69,10 +70,10 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Adds the rule of a line. A line that repeats a rule word for word adds nothing.
+    /// Adds the rule of a line. A line that repeats a rule adds nothing.
     ///
     /// # Errors
-    /// Another rule is there, or there is no room.
+    /// The trigger has another rule, or there is no room.
     pub(super) fn add(&mut self, trigger: Trigger, line: u32, says: &Says<'_>) -> Result<(), String> {
         let next = u32::try_from(self.rules.len()).unwrap_or(u32::MAX);
         let place = match trigger {
@@ -97,7 +98,7 @@ impl Builder {
         Ok(())
     }
 
-    /// The rule is there: another record of its name, or the same word once more.
+    /// Adds to an existing rule: another record of its name, or the same line again.
     fn add_to(&mut self, number: u32, says: &Says<'_>) -> Result<(), String> {
         let Some(rule) = self.rules.get(number as usize).copied() else { return Ok(()) };
         let other = || format!("another rule for the same trigger is at line {}", rule.line);
@@ -134,7 +135,7 @@ impl Builder {
         Err(format!("more than {RECORDS_OF_RULE_MAX} records of one rule, the most permitted"))
     }
 
-    /// Keeps a record; its number, counted from 1.
+    /// Stores a record; returns its number, counted from 1.
     fn keep(&mut self, says: &Says<'_>) -> Result<u32, String> {
         let Says::Record { rtype, ttl, rdata } = says else { return Ok(0) };
         let octets = u16::try_from(rdata.len()).ok().filter(|octets| usize::from(*octets) <= RULE_OCTETS_MAX);
@@ -145,13 +146,13 @@ impl Builder {
         u32::try_from(self.records.len()).map_err(|_| "more records than can be counted".to_owned())
     }
 
-    /// Notes a line that a front end cannot hold.
+    /// Counts a line that a front end cannot apply.
     pub(super) fn leave_out(&mut self, line: u32, why: &str) {
         self.start.left_out = self.start.left_out.saturating_add(1);
         self.start.first_left_out.get_or_insert_with(|| format!("line {line}: {why}"));
     }
 
-    /// All of it, without what growth has reserved.
+    /// The finished rules, without reserved memory.
     pub(super) fn build(mut self) -> Rules {
         self.names.shrink();
         self.rules.shrink_to_fit();
@@ -173,10 +174,10 @@ fn too_long() -> String {
     format!("records of one rule have more than {RULE_OCTETS_MAX} octets, the most permitted")
 }
 
-/// The prefix that the labels of an address trigger mean, from the last to the first: `24.0.2.0.192`, or `48.zz.db8.2001`.
+/// The prefix in the labels of an address trigger, from the last to the first: `24.0.2.0.192`, or `48.zz.db8.2001`.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The mistake in it.
 pub(super) fn prefix_of(labels: &[&[u8]]) -> Result<IpNet, String> {
     let words: Vec<&str> = labels
         .iter()
@@ -193,7 +194,7 @@ pub(super) fn prefix_of(labels: &[&[u8]]) -> Result<IpNet, String> {
         false => {
             let text =
                 words.iter().map(|word| if *word == "zz" { "" } else { word }).collect::<Vec<_>>().join(":");
-            // At an end the two colons stand alone.
+            // At either end the two colons need one more.
             let (begins, ends) = (words.first() == Some(&"zz"), words.last() == Some(&"zz"));
             let front = if begins { ":" } else { "" };
             let back = if ends { ":" } else { "" };
@@ -212,7 +213,7 @@ pub(super) fn prefix_of(labels: &[&[u8]]) -> Result<IpNet, String> {
 mod tests {
     use super::*;
 
-    /// Goal: address triggers mean the prefixes of the draft's examples; anything else is an error. Covers: C-446
+    /// Goal: address triggers give the prefixes of the draft's examples; anything else is an error. Covers: C-446
     #[test]
     fn prefixes_are_read_backwards() {
         let of = |text: &str| {

@@ -1,7 +1,9 @@
-//! The copy of a transferred zone: a zone file in dotd's own folder, written whole, or by differences from the one before.
+//! The copy of a transferred zone: a zone file in dotd's own folder, written whole, or by differences from the
+//! previous one.
 //!
-//! Before: records of a transfer, one by one. After: a [`Draft`] beside the copy, which takes its place once it was read.
-//! Holds: the draft's descriptor; of differences, the records that go and come.
+//! Before: records of a transfer, one by one. After: a [`Draft`] beside the copy, which replaces the copy once it was
+//! read.
+//! Holds: the draft's descriptor; for differences, the deleted and the added records.
 //! Never: changes the copy in place; holds a whole zone in memory; writes more than its [`Bounds`].
 //!
 //! Source: RFC 5936 §3, RFC 1995 §4 (the order in which differences hold).
@@ -22,7 +24,7 @@ use crate::{
 
 const FIRST_LINE: &str = "; a copy that dotd has transferred and replaces by itself\n";
 const CLASS_IN: u16 = 1;
-/// Octets that a record of differences takes beside its text.
+/// Memory of a record of differences beside its text.
 const DIFFERENCE_OCTETS: usize = 100;
 
 /// The limits of a transfer.
@@ -39,7 +41,7 @@ pub struct Bounds {
 /// The reason why a transfer is not used.
 #[derive(Debug)]
 pub enum Unfit {
-    /// The differences are not from the version that is here: the whole zone may be asked for.
+    /// The differences are not from the present version: the whole zone may be requested.
     Differences(String),
     /// Anything else.
     Zone(String),
@@ -51,10 +53,10 @@ impl From<io::Error> for Unfit {
     }
 }
 
-/// A newer copy, which is removed unless it is kept.
+/// A newer copy. Dropping it removes the file, unless it was kept.
 pub struct Draft {
     file: BufWriter<File>,
-    /// The folder, open: its path may lead elsewhere later.
+    /// The open folder, because its path may lead elsewhere later.
     folder: File,
     path: PathBuf,
     target: PathBuf,
@@ -65,7 +67,7 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Begins one beside the copy at `target`.
+    /// Starts a draft beside the copy at `target`.
     ///
     /// # Errors
     /// As for any file.
@@ -95,13 +97,13 @@ impl Draft {
         Ok(draft)
     }
 
-    /// Where it is.
+    /// The path of the draft.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// How many records it has, and how many octets.
+    /// The numbers of its records and octets.
     #[must_use]
     pub fn size(&self) -> (u64, u64) {
         (self.records, self.octets)
@@ -118,7 +120,7 @@ impl Draft {
         Ok(self.file.write_all(b"\n")?)
     }
 
-    /// All of it is on the disk.
+    /// Writes all of it to the disk.
     ///
     /// # Errors
     /// As for any file.
@@ -127,7 +129,7 @@ impl Draft {
         self.file.get_ref().sync_all()
     }
 
-    /// Takes the place of the copy.
+    /// Replaces the copy.
     ///
     /// # Errors
     /// As for any file; the copy stays then.
@@ -148,20 +150,21 @@ impl Drop for Draft {
     }
 }
 
-/// A transfer under way.
+/// A transfer in progress.
 pub struct Arriving {
     target: PathBuf,
     draft: Draft,
     first: Option<(u32, String)>,
     kind: Option<Kind>,
-    /// The version that the differences so far lead to.
+    /// The version to which the differences so far lead.
     reached: Option<u32>,
-    /// The next SOA record of differences says which version a step leads to, and not from which.
+    /// Whether the next SOA record of the differences gives the version that a step leads to, and not the one that it
+    /// begins from.
     is_in_step: bool,
     /// The part of the last record: a transfer ends with a SOA record.
     last: Part,
     deleted: HashSet<String>,
-    /// Owner and data; the line.
+    /// Owner and data; the whole line.
     added: HashMap<String, String>,
     difference_octets: usize,
 }
@@ -174,7 +177,7 @@ enum Kind {
 }
 
 impl Arriving {
-    /// Nothing has come yet; the copy at `target`, if it is there, has the serial `has`.
+    /// A transfer without records so far; the copy at `target`, if it exists, has the serial `has`.
     ///
     /// # Errors
     /// No file can be made beside the copy.
@@ -238,7 +241,8 @@ impl Arriving {
         Ok(())
     }
 
-    /// Each step begins at the version that the one before leads to; behind the last one that version is named again.
+    /// Each step begins at the version that the previous one leads to; after the last one that version is named
+    /// again.
     fn pass_border(&mut self, border: &ZoneRecord) -> Result<(), Unfit> {
         self.kind = Some(Kind::Differences);
         self.note_difference(0)?;
@@ -255,12 +259,15 @@ impl Arriving {
         self.difference_octets += octets + DIFFERENCE_OCTETS;
         let most = self.draft.bounds.difference_octets;
         if self.difference_octets > most {
-            return Err(Unfit::Differences(format!("they take more than {most} octets of memory")));
+            return Err(Unfit::Differences(format!(
+                "the differences need more than {most} octets of memory"
+            )));
         }
         Ok(())
     }
 
-    /// All has come: the newer copy, and whether it was made of differences. `None`: the version is the one that is here.
+    /// Ends the transfer. Returns the newer copy, and whether it was made of differences. `None`: the present version
+    /// is the newest.
     ///
     /// # Errors
     /// [`Unfit`].
@@ -273,19 +280,19 @@ impl Arriving {
                 return Err(Unfit::Zone("the transfer ends before its last record".to_owned()));
             }
             (Some(Kind::Differences), _) => {
-                return Err(Unfit::Differences("they end before their last record".to_owned()));
+                return Err(Unfit::Differences("the differences end before their last record".to_owned()));
             }
         }
         self.draft.sync()?;
         Ok(Some((self.draft, self.kind == Some(Kind::Differences))))
     }
 
-    /// The differences lead to the version that the transfer is of.
+    /// Whether the differences lead to the version of the transfer.
     fn has_arrived(&self) -> bool {
         self.is_in_step && self.reached == self.first.as_ref().map(|(serial, _)| *serial)
     }
 
-    /// Writes the copy anew without the records that go, and with those that come.
+    /// Writes the copy again without the deleted records, and with the added ones.
     fn apply(&mut self) -> Result<(), Unfit> {
         if let Some((_, line)) = &self.first {
             self.draft.add(line.as_bytes())?;
@@ -318,7 +325,7 @@ impl Arriving {
                 None => self.draft.add(&line)?,
             }
         }
-        // A record that goes and comes again may have been there or not.
+        // A record that is deleted and added again may have been present or not.
         let missing = self.deleted.iter().find(|key| !self.added.contains_key(*key));
         if let Some(missing) = missing {
             return Err(Unfit::Differences(format!("the copy does not have the record {missing}")));

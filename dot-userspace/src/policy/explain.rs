@@ -1,7 +1,7 @@
-//! Says which rule decides about a name, and which were only counted: what `dotd policy test` shows.
+//! Finds the rule that decides about a name, and those that only count, for `dotd policy test`.
 //!
 //! Before: an operator's question. After: the rule, with its zone, file and line.
-//! Never: asks a backend: the operator says where an answer would lead.
+//! Never: asks a backend: the operator gives the names and addresses of an answer.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::dns::{self, Labels, Made, ResponseCode, TYPE_A, TYPE_AAAA, TYPE_CNAME};
 
-/// What an operator asks.
+/// The question of an operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
@@ -22,56 +22,56 @@ pub struct Question {
     /// The type; absent: A.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub qtype: Option<String>,
-    /// Address of the client; absent: one that no rule is about.
+    /// Address of the client; absent: one without any rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<IpAddr>,
-    /// What a backend would answer: addresses and names.
+    /// The answer of a backend: addresses and names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub answer: Vec<String>,
 }
 
-/// A rule that holds.
+/// A rule that matches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleSeen {
     /// Its zone.
     pub zone: String,
     /// Its file.
     pub file: String,
-    /// The line there.
+    /// The line in it.
     pub line: u32,
-    /// By what it was found.
+    /// The trigger by which it was found.
     pub found: String,
-    /// What it does.
+    /// Its action.
     pub action: String,
     /// The records that a client would get.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<String>,
 }
 
-/// Which rules there are for a question.
+/// The rules for a question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explained {
-    /// As asked.
+    /// The question.
     #[serde(flatten)]
     pub asked: Question,
     /// The rule that decides; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decides: Option<RuleSeen>,
-    /// Rules of zones that are only counted.
+    /// Matching rules of zones that only count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub counted: Vec<RuleSeen>,
 }
 
 impl Screen {
-    /// Which rule decides.
+    /// Finds the rule that decides.
     ///
     /// # Errors
-    /// The name is not a domain name, or the type no record type.
+    /// The name is not a domain name, or the type is not a record type.
     pub fn explain(&self, asked: &Question) -> Result<Explained, String> {
         let name = dns::wire_name(&asked.name)?;
         let qtype = asked.qtype.as_deref().map_or(Ok(TYPE_A), dns::record_type)?;
         let labels = Labels::read(&name, 0).ok_or_else(|| format!("{}: not a domain name", asked.name))?;
-        // An address of no client: 0.0.0.0.
+        // Not the address of any client: 0.0.0.0.
         let client = asked.client.unwrap_or(IpAddr::from([0, 0, 0, 0]));
         let mut counted = Vec::new();
         let mut decides = None;
@@ -108,7 +108,7 @@ fn seen(ruling: &Ruling<'_>, qtype: u16) -> RuleSeen {
     }
 }
 
-/// A response to a question for `name`, with aliases and addresses as the words say; and where its question ends.
+/// A response to a question for `name`, with the given aliases and addresses; and the end of its question.
 fn response_to(name: &[u8], qtype: u16, words: &[String]) -> Result<(Vec<u8>, usize), String> {
     let front = [&[0; dns::HEADER_OCTETS][..], name, &qtype.to_be_bytes(), &[0, 1]].concat();
     let question_end = front.len();

@@ -1,6 +1,6 @@
-//! How often rules of a zone held.
+//! Counts how often rules of a zone matched.
 //!
-//! Before: `session` acts on a rule. After: `control` says which zones do something.
+//! Before: `session` acts on a rule. After: `control` shows the matches of each zone.
 //! Holds: a few sums in memory that workers do not share, unless there are more workers than [`SUMS`].
 //! Never: locks, or counts by name or client.
 
@@ -16,7 +16,7 @@ const SUMS: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Hits([Sum; SUMS]);
 
-/// On cache lines of its own: processors fetch two at a time.
+/// On separate cache lines: processors fetch two at a time.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Sum(AtomicU64);
@@ -24,19 +24,19 @@ struct Sum(AtomicU64);
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// Which sum this thread adds to.
+    /// The sum that this thread adds to.
     static OWN: Cell<usize> = Cell::new(NEXT.fetch_add(1, Relaxed) % SUMS);
 }
 
 impl Hits {
-    /// Counts one.
+    /// Counts one match.
     pub(super) fn add(&self) {
         if let Some(Sum(sum)) = self.0.get(OWN.get()) {
             sum.fetch_add(1, Relaxed);
         }
     }
 
-    /// All so far.
+    /// All matches so far.
     pub(super) fn count(&self) -> u64 {
         self.0.iter().map(|Sum(sum)| sum.load(Relaxed)).fold(0, u64::wrapping_add)
     }

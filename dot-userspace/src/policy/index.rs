@@ -1,31 +1,32 @@
-//! Names of a zone as a tree whose names lie in one hash table: a look-up takes a label at a time from the root, and ends at
-//! the first that no rule has below it.
+//! The names of a zone as a tree in one hash table: a lookup takes a label at a time from the root, and ends at the
+//! first name without a rule at or below it.
 //!
-//! Before: `builder` adds names. After: `rules` finds the rule of a name: its own, or that of the wildcard beside the last name
-//! that is there (the closest encloser, RFC 4592 §2.2.1).
-//! Holds: for each name two numbers and the whole of it, in one piece, and 8 to 16 octets of the table.
-//! Never: changes after it was built; allocates at a look-up; takes a hash for a name: the name that is found is compared.
+//! Before: `builder` adds names. After: `rules` finds the rule of a name: its own, or that of the wildcard at the
+//! closest encloser (RFC 4592 §2.2.1).
+//! Holds: for each name two numbers and its octets, in one piece, and 8 to 16 octets of the table.
+//! Never: changes after it was built; allocates at a lookup; relies on a hash alone: a name that is found is
+//! compared.
 //!
-//! The hash of a name goes on from that of its parent, and needs no look at it: so the places of all names of a look-up are
-//! read at once, and it waits for memory twice, however many labels there are.
+//! The hash of a name continues that of its parent without reading it: so the table entries of all names of a lookup
+//! are read at once, and a lookup waits for memory twice, however many labels there are.
 
 use std::hash::{BuildHasher as _, RandomState};
 
 use crate::dns::Labels;
 
-/// Where a name stands in the index.
+/// The position of a name in the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeId(u32);
 
 /// The root.
 const ROOT: NodeId = NodeId(0);
 
-/// Which rule fits a name.
+/// The rule that matches a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Match {
     /// Never 0.
     pub rule: u32,
-    /// It is a wildcard's.
+    /// Whether it is a wildcard's rule.
     pub is_wildcard: bool,
 }
 
@@ -33,12 +34,13 @@ pub struct Match {
 #[derive(Debug)]
 pub struct Index {
     key: u64,
-    /// One name after the other: the rule of the name, that of the wildcard below it (0: there is none), and its octets without
-    /// the root's, their number first, in words.
+    /// One name after the other: the rule of the name, that of the wildcard below it (0: there is none), and its
+    /// octets without the root's, preceded by their number, in words.
     names: Vec<u32>,
-    /// How many there are.
+    /// The number of names.
     count: usize,
-    /// High half: that of the hash. Low half: where the name is. 0: free, as the root is not in the table.
+    /// High half: high half of the hash. Low half: position of the name. 0: free, because the root is not in the
+    /// table.
     table: Vec<u64>,
 }
 
@@ -77,7 +79,7 @@ impl Index {
         self.matched(node, depth < name.count())
     }
 
-    /// The deepest of the names above `name`, each compared: two hashes were alike.
+    /// The deepest existing name among `name` and those above it, with each name compared: two hashes were equal.
     #[cold]
     fn find_slowly(&self, name: &Labels, depth: usize) -> (NodeId, usize) {
         for depth in (1..=depth).rev() {
@@ -95,7 +97,8 @@ impl Index {
         (rule != 0).then_some(Match { rule, is_wildcard })
     }
 
-    /// The node with this hash that `is_it`; `first` is what stands at the hash's own place, if that was read.
+    /// The node with this hash that satisfies `is_it`; `first` is the entry at the hash's own position, if that was
+    /// read.
     fn probe(&self, hash: u64, first: Option<u64>, is_it: impl Fn(NodeId) -> bool) -> Option<NodeId> {
         let (mut place, mask) = (low(hash), self.mask());
         let mut edge = match first {
@@ -112,7 +115,7 @@ impl Index {
         None
     }
 
-    /// Whether a node has this name, whose octets are without the root's.
+    /// Whether a node has this name, given without the root's octet.
     fn is_name(&self, node: NodeId, name: &[u8]) -> bool {
         let words = self.names.get(node.0 as usize + RULES_WORDS..).unwrap_or_default();
         let Some((first, words)) = words.split_first() else { return false };
@@ -131,8 +134,8 @@ impl Index {
         words.iter().flat_map(|word| word.to_le_bytes()).skip(1).take(length)
     }
 
-    /// The node of a name, whose octets are without the root's; it is made where it is absent, with those above it. `None`: there
-    /// are as many names as can be counted.
+    /// The node of a name, given without the root's octet; made if it does not exist, with those above it. `None`:
+    /// there are more names than can be counted.
     pub fn insert(&mut self, octets: &[u8]) -> Option<NodeId> {
         let mut starts = [0; u8::MAX as usize];
         let (mut count, mut at) = (0, 0);
@@ -182,7 +185,7 @@ impl Index {
             let name: Vec<u8> = self.octets_of(NodeId(edge as u32)).collect();
             let mut octets = [0; 256];
             octets.iter_mut().zip(&name).for_each(|(place, octet)| *place = *octet);
-            // A name that was put in is one.
+            // Unreachable: every name in the index is valid.
             let Some(labels) = Labels::read(octets.get(..=name.len()).unwrap_or_default(), 0) else {
                 continue;
             };
@@ -197,19 +200,19 @@ impl Index {
         self.names.get_mut(id.0 as usize + usize::from(is_wildcard))
     }
 
-    /// Gives back what growth has reserved.
+    /// Frees reserved memory.
     pub fn shrink(&mut self) {
         self.names.shrink_to_fit();
     }
 
-    /// Octets that it takes.
+    /// Octets of memory.
     #[must_use]
     pub fn octets(&self) -> usize {
         self.names.capacity() * size_of::<u32>() + self.table.capacity() * size_of::<u64>()
     }
 
-    /// wyhash's step, a product of 128 bits folded, over eight octets at a time. The key is random: a client cannot make a run of
-    /// names that lie side by side.
+    /// The step of wyhash, a product of 128 bits folded, over eight octets at a time. The key is random: a client
+    /// cannot find names that are adjacent in the table.
     fn hash(&self, parent: u64, label: &[u8]) -> u64 {
         let mut hash = parent;
         for chunk in label.chunks(8) {
@@ -228,12 +231,12 @@ impl Index {
 /// wyhash's first secret number.
 const MULTIPLIER: u64 = 0xa076_1d64_78bd_642f;
 const TABLE_PLACES_MIN: usize = 16;
-/// Levels whose places are read before the first is looked at. Names that people ask for have two to five labels.
+/// Levels whose entries are read before the first is compared. Names in queries usually have two to five labels.
 const LEVELS_AT_ONCE: usize = 6;
 /// Words of a name before its octets.
 const RULES_WORDS: usize = 2;
 
-/// Puts a name into the next free place; there always is one.
+/// Inserts a name at the next free position; there always is one.
 fn place(table: &mut [u64], hash: u64, id: u32) {
     let (mut place, mask) = (low(hash), table.len() - 1);
     while let Some(edge) = table.get_mut(place & mask) {
@@ -245,7 +248,7 @@ fn place(table: &mut [u64], hash: u64, id: u32) {
     }
 }
 
-/// The half of a hash by which a place is chosen; the other half tells names apart.
+/// The half of a hash that chooses the position; the other half distinguishes names.
 fn low(hash: u64) -> usize {
     hash as u32 as usize
 }
@@ -282,8 +285,9 @@ mod tests {
         index
     }
 
-    /// Goal: a name has its own rule, else that of the wildcard at its closest encloser; an empty name between, and one that
-    /// is there, keep a wildcard above from what is below them. Method: names of one small zone. Covers: C-441
+    /// Goal: a name has its own rule, else that of the wildcard at its closest encloser; an empty non-terminal, and
+    /// an existing name, hide a wildcard above from the names below them. Method: names of one small zone. Covers:
+    /// C-441
     #[test]
     fn the_closest_encloser_decides() {
         let rules = ["*.example.net", "www.example.net", "a.b.example.net", "*.test", "x.test", "*"];
@@ -308,13 +312,14 @@ mod tests {
         ] {
             assert_eq!(of(text), rule, "{text}");
         }
-        // As if each hash were another's: names are compared.
+        // As if all hashes were equal: names are compared.
         let slowly = |text: &str| index.find_slowly(&name(text), 3).1;
         assert_eq!(["www.example.net", "ftp.example.net", "a.b.c"].map(slowly), [3, 2, 0]);
     }
 
     proptest! {
-        /// Goal: every name that was put in is found, none else, however many. Method: a map of the standard library.
+        /// Goal: every inserted name is found, and no other, however many there are. Method: compared with a map of
+        /// the standard library.
         ///
         #[test]
         fn what_was_put_in_is_found(names in prop::collection::vec("[a-c]{1,2}(\\.[a-c]{1,2}){0,3}", 0..200)) {

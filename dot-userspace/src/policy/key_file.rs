@@ -1,4 +1,4 @@
-//! Reads the file of a key that a zone's primary server and dotd share.
+//! Reads the file of a TSIG key that a zone's primary server and dotd share.
 //!
 //! Before: `policy.zone.primary.tsig` names a file. After: the key that signs queries of transfers.
 //! Holds: nothing. Never: puts the secret into an error.
@@ -11,7 +11,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::{disk, dns::TsigKey};
 
-/// Octets of such a file: a key has some hundred.
+/// Most octets of such a file: a key has some hundred.
 const FILE_OCTETS_MAX: u64 = 16 * 1024;
 const FORM: &str = "write the file by `tsig-keygen NAME`, or as one line ALGORITHM:NAME:SECRET";
 
@@ -36,7 +36,7 @@ fn parse(text: &str) -> Result<TsigKey, String> {
             let mut parts = line.splitn(3, ':');
             match (parts.next(), parts.next(), parts.next()) {
                 (Some(algorithm), Some(name), Some(secret)) => (name, algorithm, secret),
-                // kdig takes HMAC-SHA256 where none is named.
+                // kdig uses HMAC-SHA256 if no algorithm is given.
                 (Some(name), Some(secret), None) => (name, "hmac-sha256", secret),
                 _ => return Err(format!("is no key: {FORM}")),
             }
@@ -49,7 +49,7 @@ fn parse(text: &str) -> Result<TsigKey, String> {
     TsigKey::new(name, algorithm, &secret)
 }
 
-/// A line up to its comment. A secret may have `//` in it: a comment begins where a word could.
+/// A line up to its comment. A secret may contain `//`: a comment begins only where a word could begin.
 fn without_comment(line: &str) -> &str {
     let is_comment = |at: &usize| {
         let before = line.get(..*at).unwrap_or_default();
@@ -63,7 +63,7 @@ fn without_comment(line: &str) -> &str {
 mod tests {
     use super::*;
 
-    /// Goal: keys are read as BIND's tool writes them and as kdig takes them; an error names no secret. Covers: C-564
+    /// Goal: keys are read as BIND's tool and as kdig write them; an error contains no secret. Covers: C-564
     #[test]
     fn keys_are_read_in_both_forms() {
         let of_bind =
@@ -84,8 +84,8 @@ mod tests {
         }
     }
 
-    /// Goal: a secret is read whole where it has `//` in it, as one of fifty keys has; a comment is none of it. Method: both forms
-    /// sign the same query as the key that is made of the secret itself. Covers: C-564
+    /// Goal: a secret is read whole if it contains `//`, as one of fifty keys does; a comment is not part of it.
+    /// Method: both forms sign the same query as the key that is made of the secret itself. Covers: C-564
     #[test]
     fn a_secret_is_no_comment() {
         let signed = |key: &TsigKey| {

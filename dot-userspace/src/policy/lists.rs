@@ -1,7 +1,7 @@
-//! Reads plain block lists: lines of /etc/hosts, or a domain a line.
+//! Reads plain block lists: lines of /etc/hosts, or a domain on each line.
 //!
-//! Before: an open file. After: each name has the rule NXDOMAIN; lines that hold no name are counted.
-//! Never: takes a list for one where more than one line in ten holds no name.
+//! Before: an open file. After: each name has the rule NXDOMAIN; lines without a name are counted.
+//! Never: accepts a list in which more than one line in ten has no name.
 //!
 //! Source: hosts(5); public lists as Pi-hole, AdGuard Home, dnsmasq and Unbound take them.
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{config::PolicyFormat, dns::Labels};
 
-/// Names that lists carry along from an ordinary /etc/hosts.
+/// Names that block lists contain because they began as an ordinary /etc/hosts.
 const OF_THE_HOST: [&str; 14] = [
     "localhost",
     "localhost.localdomain",
@@ -35,7 +35,7 @@ const OF_THE_HOST: [&str; 14] = [
 /// Reads all lines.
 ///
 /// # Errors
-/// The line, and what is wrong there.
+/// The line, and the mistake in it.
 pub(super) fn read<R: BufRead>(
     lines: &mut Lines<R>,
     format: PolicyFormat,
@@ -50,7 +50,7 @@ pub(super) fn read<R: BufRead>(
             Err(error) => return Err((lines.number, error.to_string())),
         }
         let text = std::str::from_utf8(&line).unwrap_or("\u{fffd}");
-        // "!" begins a remark in lists that were made for browsers.
+        // "!" begins a comment in lists for browsers.
         let text = if text.starts_with('!') { "" } else { text.split('#').next().unwrap_or_default() };
         let mut words = text.split_ascii_whitespace();
         let Some(first) = words.next() else { continue };
@@ -81,15 +81,15 @@ pub(super) fn read<R: BufRead>(
     Ok(())
 }
 
-/// Why a name gets no rule.
+/// The reason why a name gets no rule.
 enum Unfit {
-    /// Its line is left out, for this reason.
+    /// Its line is skipped, for this reason.
     Line(String),
     /// The zone has no room for it.
     Zone(String),
 }
 
-/// Blocks `name`, and where the list is one of domains what is below it; `*.NAME` is what is below alone.
+/// Blocks `name`, and in a list of domains all names below it; `*.NAME` blocks only the names below.
 fn add(builder: &mut Builder, name: &str, line: u32, with_below: bool) -> Result<(), Unfit> {
     let (plain, is_wildcard) = match name.strip_prefix("*.") {
         Some(plain) => (plain, true),
@@ -107,7 +107,7 @@ fn add(builder: &mut Builder, name: &str, line: u32, with_below: bool) -> Result
         return Err(no_name());
     }
     let labels = Labels::parse(plain.as_bytes(), None).map_err(|_| no_name())?;
-    // A word without a dot would block all of a top-level domain: lists of domains have none by intent.
+    // A word without a dot would block a whole top-level domain: lists of domains do not do that on purpose.
     if labels.count() < 2 {
         return Err(Unfit::Line(format!("{} is a single label", shown(name.as_bytes()))));
     }

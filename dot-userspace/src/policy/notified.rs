@@ -1,6 +1,7 @@
-//! NOTIFY messages of the servers that policy zones are transferred from.
+//! NOTIFY messages from the primary servers of policy zones.
 //!
-//! Before: a worker has a NOTIFY. After: the zone's task asks its primary server at once, and the sender hears an answer.
+//! Before: a worker has a NOTIFY. After: the zone's task asks its primary server at once, and the sender gets an
+//! answer.
 //! Holds: the names of transferred zones, with the addresses and keys of their primary servers.
 //! Never: uses the SOA record in the message: the primary server is asked, at most once a second.
 //!
@@ -24,9 +25,9 @@ pub struct Sender {
 /// The decision about a NOTIFY.
 #[derive(Debug)]
 pub enum Notice<'n> {
-    /// The zone is asked for. With a signature, the answer is signed by this key.
+    /// The zone is asked for. If the NOTIFY is signed, the answer is signed with this key.
     Taken(Option<(&'n TsigKey, Vec<u8>)>),
-    /// It is about none of these zones, or comes from elsewhere.
+    /// It is about another zone, or comes from another address.
     Foreign,
     /// Its signature is wrong.
     Forged,
@@ -47,7 +48,7 @@ impl Notified {
         self.zones.push((zone.into(), senders, bell));
     }
 
-    /// These zones; `None`: there is none.
+    /// These zones. `None`: there are none.
     #[must_use]
     pub fn shared(self) -> Option<Arc<Self>> {
         (!self.zones.is_empty()).then(|| Arc::new(self))

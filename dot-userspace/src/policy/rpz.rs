@@ -1,8 +1,9 @@
 //! Reads a response policy zone from a master file.
 //!
-//! Before: an open file and the zone's name. After: `builder` has each rule; what a front end cannot hold is counted.
-//! Holds: origin, TTL and owner of the record before.
-//! Never: takes a record whose meaning is not known: it is an error with its line.
+//! Before: an open file and the zone's name. After: `builder` has each rule; lines that a front end cannot apply are
+//! counted.
+//! Holds: origin, TTL and owner of the previous record.
+//! Never: skips a record of unknown meaning: that is an error with its line.
 //!
 //! Source: draft-vixie-dnsop-dns-rpz-00 §3 and §4, RFC 1035 §5.1, RFC 2308 §4 ($TTL).
 
@@ -24,10 +25,10 @@ const TYPE_TXT: u16 = 16;
 const TYPE_SRV: u16 = 33;
 /// DS, RRSIG, NSEC, DNSKEY, NSEC3, NSEC3PARAM, CDS, CDNSKEY, ZONEMD: of the zone itself.
 const OF_THE_ZONE: [u16; 9] = [43, 46, 47, 48, 50, 51, 59, 60, 63];
-/// Where no $TTL and no record says one.
+/// The TTL if no $TTL and no record gives one.
 const TTL_SECONDS: u32 = 300;
 
-/// What the lines before say.
+/// The state after the lines so far.
 struct Reader<'b> {
     builder: &'b mut Builder,
     zone: Labels,
@@ -41,7 +42,7 @@ struct Reader<'b> {
 /// Reads all records of the zone `name`.
 ///
 /// # Errors
-/// The line, and what is wrong there.
+/// The line, and the mistake in it.
 pub(super) fn read<R: BufRead>(
     lines: &mut Lines<R>,
     name: &Labels,
@@ -122,7 +123,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// One record of the present owner, whose data begins at the word `at`.
+    /// Reads one record of the present owner, whose data begins at the word `at`.
     fn take(
         &mut self,
         words: &Words,
@@ -154,7 +155,7 @@ impl Reader<'_> {
         self.builder.add(trigger, words.line, &Says::Record { rtype, ttl, rdata })
     }
 
-    /// What a front end does for an owner. `None`: it cannot know.
+    /// The trigger in an owner name. `None`: a front end cannot apply it.
     fn trigger(&mut self, owner: &Labels, line: u32) -> Result<Option<Trigger>, String> {
         let mut labels = owner.labels().skip(self.zone_labels);
         let first = owner.labels().nth(self.zone_labels).unwrap_or_default();
@@ -184,7 +185,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Which plain action a CNAME to `target` is; `None`: it is an alias.
+    /// The plain action of a CNAME to `target`. `None`: it is an alias.
     fn meaning(&self, owner: &Labels, target: &Labels) -> Result<Option<u32>, String> {
         let plain = match target.octets() {
             b"\x00" => NXDOMAIN,
@@ -197,7 +198,7 @@ impl Reader<'_> {
                 if top.get(1..).is_some_and(|label| label.starts_with(b"rpz-")) {
                     return Err(format!("{} is no action that is known", target.text()));
                 }
-                // The old way to write it: an alias of itself (draft §4.3).
+                // The old form of PASSTHRU: an alias for itself (draft §4.3).
                 let own = owner.labels().skip(self.zone_labels);
                 return Ok(own.eq(target.labels()).then_some(PASSTHRU));
             }
@@ -205,7 +206,7 @@ impl Reader<'_> {
         Ok(Some(plain))
     }
 
-    /// The zone's own records.
+    /// Reads the zone's own records.
     fn take_apex(
         &mut self,
         words: &Words,
@@ -273,7 +274,7 @@ impl Reader<'_> {
     }
 }
 
-/// Appends the octets of a record whose type has no other form: how many there are, and their digits (RFC 3597 §5).
+/// Appends the octets of a record in the generic form: their number, and their digits (RFC 3597 §5).
 fn write_octets(words: &Words, at: usize, rtype: u16, rdata: &mut Vec<u8>) -> Result<(), String> {
     let no_octets = || format!("{} has no octets in hexadecimal as \\# says", words.rest(at));
     let count: u16 = words.text(at).parse().map_err(|_| no_octets())?;

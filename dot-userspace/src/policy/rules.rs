@@ -1,35 +1,35 @@
 //! The rules of one policy zone: found by a name, by a client's address, or by an address in an answer.
 //!
-//! Before: `builder` has every rule of a file. After: `zone` says what a rule does.
-//! Holds: the names, two maps of prefixes, 8 octets a rule, and the records that rules answer with, each list in one piece.
-//! Never: changes after it was built; allocates at a look-up.
+//! Before: `builder` has every rule of a file. After: `zone` has the action of a rule.
+//! Holds: the names, two maps of prefixes, 8 octets for each rule, and the records of rules, each list in one piece.
+//! Never: changes after it was built; allocates at a lookup.
 
 use std::net::IpAddr;
 
 use super::{Index, PrefixMap};
 use crate::dns::{Labels, TYPE_CNAME};
 
-/// What a rule does.
+/// The action of a rule.
 #[derive(Clone, Copy, Debug)]
 pub enum Action<'r> {
-    /// There is no such name.
+    /// NXDOMAIN.
     NxDomain,
-    /// There is nothing of this type.
+    /// NODATA.
     NoData,
-    /// The answer as it is.
+    /// The answer unchanged.
     Passthru,
     /// No answer.
     Drop,
-    /// TC=1 over UDP; over connections the answer as it is.
+    /// TC=1 over UDP; over connections the answer unchanged.
     TcpOnly,
-    /// An alias of this name, in wire format; with `*` in front, of the name that was asked for below it.
+    /// An alias for this name, in wire format; a name with `*` in front is completed with the qname.
     Alias(&'r [u8], u32),
     /// Records of its own.
     Records(Records<'r>),
 }
 
 impl Action<'_> {
-    /// As `dotd policy test` says it.
+    /// The text in `dotd policy test`.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
@@ -44,7 +44,7 @@ impl Action<'_> {
     }
 }
 
-/// A rule as it is kept: on which line of its file it stands, and what it does: a plain action, or the first of its records.
+/// A rule as it is stored: its line in the file, and its action: a plain one, or its first record.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rule {
     pub(super) line: u32,
@@ -59,10 +59,10 @@ pub(super) const NODATA: u32 = 1;
 pub(super) const PASSTHRU: u32 = 2;
 pub(super) const DROP: u32 = 3;
 pub(super) const TCP_ONLY: u32 = 4;
-/// What the first record has, of a rule that has records.
+/// The number of the first record, in a rule that has records.
 pub(super) const FIRST_RECORD: u32 = 5;
 
-/// A record that a rule answers with, and the next one of that rule; 0: there is none.
+/// A record of a rule, and the next one of that rule; 0: there is none.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Record {
     pub(super) rtype: u16,
@@ -91,14 +91,14 @@ impl<'r> Records<'r> {
     }
 }
 
-/// What a file says of itself, beside its rules.
+/// Facts about a file beside its rules.
 #[derive(Clone, Debug, Default)]
 pub struct Start {
     /// TTL and RDATA of its SOA record.
     pub soa: Option<(u32, Box<[u8]>)>,
     /// The serial number there.
     pub serial: Option<u32>,
-    /// Lines that a front end cannot hold, and the first of them with its reason.
+    /// Lines that a front end cannot apply, and the first of them with its reason.
     pub left_out: u32,
     /// Why the first was left out, with its line.
     pub first_left_out: Option<String>,
@@ -136,13 +136,13 @@ impl Rules {
         self.addresses.find(address)
     }
 
-    /// Some rule looks at addresses of answers.
+    /// Whether any rule is about addresses of answers.
     #[must_use]
     pub fn has_addresses(&self) -> bool {
         !self.addresses.is_empty()
     }
 
-    /// What a rule does, and on which line of its file it stands.
+    /// The action of a rule, and its line in the file.
     #[must_use]
     pub fn action(&self, number: u32) -> (Action<'_>, u32) {
         let rule = usize::try_from(number).ok().and_then(|number| self.rules.get(number));
@@ -167,13 +167,13 @@ impl Rules {
         self.rdata.get(start..start + usize::from(record.octets)).unwrap_or_default()
     }
 
-    /// How many rules there are.
+    /// The number of rules.
     #[must_use]
     pub fn count(&self) -> usize {
         self.rules.len().saturating_sub(1)
     }
 
-    /// Octets that they take.
+    /// Octets of memory.
     #[must_use]
     pub fn octets(&self) -> usize {
         self.names.octets()
@@ -184,7 +184,7 @@ impl Rules {
             + self.addresses.octets()
     }
 
-    /// What the file says of itself.
+    /// The facts about the file.
     #[must_use]
     pub fn start(&self) -> &Start {
         &self.start

@@ -1,12 +1,13 @@
-//! Which rule holds for a query, or for the answer to it. Pure.
+//! Finds the rule that matches a query, or the answer to it. Pure.
 //!
-//! Before: `session` has a query, and later its answer. After: it does what the [`Ruling`] says and counts it.
+//! Before: `session` has a query, and later its answer. After: it acts on the [`Ruling`] and counts it.
 //! Holds: the zones in the order of the config.
 //! Never: allocates, locks or waits; changes after it was built.
 //!
-//! Source: draft-vixie-dnsop-dns-rpz-00 §5: of two rules the one of the earlier name in a chain of aliases counts, then the
-//! one of the earlier zone, then a client's before a name's, then the longer name or prefix. A front end judges clients and
-//! names before it asks: rules about addresses in answers come after these, as in Unbound.
+//! Source: draft-vixie-dnsop-dns-rpz-00 §5: of two rules the one of the earlier name in a chain of aliases has
+//! precedence, then the one of the earlier zone, then a client's before a name's, then the longer name or prefix. A
+//! front end judges clients and names before it asks: rules about addresses in answers come after these, as in
+//! Unbound.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -16,21 +17,21 @@ use crate::{
     ledger::Counter,
 };
 
-/// What a rule was found by.
+/// The trigger by which a rule was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     /// The client's address.
     Client,
-    /// The name that was asked for.
+    /// The qname.
     Name,
-    /// A name that the answer leads to.
+    /// The name of an alias in the answer.
     Alias,
     /// An address in the answer.
     Address,
 }
 
 impl Found {
-    /// Its line in the ledger.
+    /// Its counter in the ledger.
     #[must_use]
     pub fn counter(self) -> Counter {
         match self {
@@ -41,7 +42,7 @@ impl Found {
         }
     }
 
-    /// As `dotd policy test` says it.
+    /// The text in `dotd policy test`.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -53,21 +54,21 @@ impl Found {
     }
 }
 
-/// A rule that holds.
+/// A rule that matches.
 #[derive(Clone, Copy, Debug)]
 pub struct Ruling<'s> {
-    /// Of which zone.
+    /// Its zone.
     pub zone: &'s Zone,
-    /// On which line of its file.
+    /// Its line in the file.
     pub line: u32,
-    /// By what it was found.
+    /// The trigger by which it was found.
     pub found: Found,
-    /// What it does.
+    /// Its action.
     pub action: Action<'s>,
 }
 
 impl Ruling<'_> {
-    /// Its line in the ledger.
+    /// Its counter in the ledger.
     #[must_use]
     pub fn counter(&self) -> Counter {
         match self.action {
@@ -82,36 +83,36 @@ impl Ruling<'_> {
     }
 }
 
-/// What becomes of a query.
+/// The verdict on a query.
 #[derive(Clone, Copy, Debug)]
 pub enum Judged<'s> {
-    /// No rule holds so far: it is answered, and the answer is judged in this way.
+    /// No rule matches so far: the query is answered, and its answer is checked in this way.
     Ask(Screening),
-    /// A rule holds.
+    /// A rule matches.
     Ruling(Ruling<'s>),
 }
 
-/// A rule that holds for an answer.
+/// A rule that matches an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct OfAnswer<'s> {
     /// The rule.
     pub ruling: Ruling<'s>,
-    /// Records of the answer that stay in front, and the end of the last one.
+    /// Records of the answer that are kept before those of the rule, and the end of the last one.
     pub kept: (u16, usize),
-    /// First octet of the name that the rule is about; `None`: the question's.
+    /// First octet of the name that the rule is about. `None`: the qname.
     pub owner: Option<usize>,
 }
 
-/// A response, and what its client asked.
+/// A response, and facts about its query.
 #[derive(Clone, Copy, Debug)]
 pub struct Answered<'r> {
-    /// The whole of it.
+    /// The whole response.
     pub response: &'r [u8],
     /// One past its question.
     pub question_end: usize,
-    /// The client wants signatures.
+    /// Whether the client asks for signatures.
     pub dnssec_ok: bool,
-    /// What is looked at.
+    /// The parts that are checked.
     pub screening: Screening,
 }
 
@@ -122,7 +123,7 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// These zones, in their order; `None`: none.
+    /// These zones, in their order. `None`: there are none.
     #[must_use]
     pub fn new(zones: Vec<Zone>) -> Option<Self> {
         (!zones.is_empty()).then(|| Self { zones: zones.into() })
@@ -134,8 +135,8 @@ impl Screen {
         &self.zones
     }
 
-    /// What becomes of a query for `name` of `client`, which wants signatures if `dnssec_ok`. Rules that are only counted go to
-    /// `note`.
+    /// The verdict on a query for `name` from `client`, which asks for signatures if `dnssec_ok`. Matching rules that
+    /// only count are passed to `note`.
     pub fn judge(
         &self,
         name: &Labels,
@@ -154,7 +155,7 @@ impl Screen {
         }
     }
 
-    /// Which rule holds for an answer.
+    /// The rule that matches an answer.
     pub fn judge_answer(
         &self,
         answered: Answered<'_>,
@@ -192,7 +193,7 @@ impl Screen {
         })
     }
 
-    /// Names that the answer leads to, from the first one on.
+    /// Checks the names of aliases in the answer, from the first one on.
     fn of_aliases(
         &self,
         response: &[u8],
@@ -214,7 +215,7 @@ impl Screen {
         None
     }
 
-    /// Addresses in the answer: of one zone the first address with a rule counts.
+    /// Checks the addresses in the answer: in one zone the first address with a rule decides.
     fn of_addresses(
         &self,
         response: &[u8],
@@ -249,8 +250,8 @@ impl Screen {
     }
 }
 
-/// What a rule does; `None`: it is only counted. A walled garden that is on the list itself stays as it is: `is_own` says
-/// whether an alias is the name that the rule is about, which would lead to itself.
+/// The rule's action. `None`: it only counts. A walled garden that is on the list itself stays unchanged: `is_own`
+/// says whether an alias is the name that the rule is about, which would lead to itself.
 fn ruling<'s>(
     zone: &'s Zone,
     rule: u32,

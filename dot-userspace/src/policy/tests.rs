@@ -1,4 +1,4 @@
-//! Tests of whole zones: what a file becomes, what is wrong with it and where, and which rule holds.
+//! Tests of whole zones: the rules of a file, its mistakes with their lines, and the rule that matches.
 
 use std::{fs, net::IpAddr};
 
@@ -34,7 +34,7 @@ fn labels(name: &str) -> Labels {
 
 const NOBODY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
-/// What holds for a name, and the line: "nxdomain 4".
+/// The action for a name, and its line: "nxdomain 4".
 fn of(screen: &Screen, name: &str) -> String {
     match screen.judge(&labels(name), NOBODY, false, |_| {}) {
         Judged::Ruling(ruling) => format!("{} {}", ruling.action.text(), ruling.line),
@@ -42,8 +42,8 @@ fn of(screen: &Screen, name: &str) -> String {
     }
 }
 
-/// Goal: each form of rule that the draft has is read as the draft says, with its line; owners that repeat, `$ORIGIN`, names with the
-/// zone's name and without. Covers: C-441, C-442, C-443
+/// Goal: each form of rule in the draft is read as the draft says, with its line; repeated owners, `$ORIGIN`, names
+/// with and without the zone's name. Covers: C-441, C-442, C-443
 #[test]
 fn every_form_of_rule_is_read() {
     let text = "nx.test CNAME .\n\
@@ -81,7 +81,7 @@ fn every_form_of_rule_is_read() {
     assert!(records("SRV").is_empty());
 }
 
-/// Goal: what is wrong is said with its line, and nothing of the zone is used. Covers: A-444
+/// Goal: a mistake is reported with its line, and nothing of the zone is used. Covers: A-444
 #[test]
 fn mistakes_have_their_lines() {
     for (text, line, what) in [
@@ -115,8 +115,8 @@ fn mistakes_have_their_lines() {
     assert!(Zone::load(&absent).unwrap_err().to_string().contains("/nowhere/zone: cannot be read"));
 }
 
-/// Goal: rules about name servers, which only a resolver sees, are left out, counted, and said with the first's line; the
-/// others hold. Covers: C-447
+/// Goal: rules about name servers, which only a resolver sees, are skipped, counted, and reported with the first
+/// one's line; the others apply. Covers: C-447
 #[test]
 fn rules_about_name_servers_are_left_out() {
     let zone =
@@ -127,8 +127,8 @@ fn rules_about_name_servers_are_left_out() {
     assert!(first.starts_with("line 5: rpz-nsdname"), "{first}");
 }
 
-/// Goal: lists of hosts block names, lists of domains what is below them too; remarks, addresses and names of the host itself
-/// are no rules; a file that is no list is refused with its first bad line. Covers: C-448, A-444
+/// Goal: lists of hosts block names, lists of domains also all names below them; comments, addresses and names of the
+/// host itself are no rules; a file that is not a list is refused with its first bad line. Covers: C-448, A-444
 #[test]
 fn plain_lists_are_read() {
     let hosts =
@@ -151,8 +151,8 @@ fn plain_lists_are_read() {
     assert_eq!((zone.rules().count(), zone.rules().start().left_out), (200, 1));
 }
 
-/// Goal: a list that an editor began with a byte order mark is the same list; of the lines, one in ten may be unfit, however many
-/// rules the others make. Method: a mark before a remark, a name and a directive; nine and ten names with one unfit line.
+/// Goal: a list with a byte order mark gives the same rules; one line in ten may be unusable, however many rules the
+/// others have. Method: a mark before a comment, a name and a directive; nine and ten names with one unusable line.
 /// Covers: C-448, A-444
 #[test]
 fn a_list_is_judged_by_its_lines() {
@@ -174,8 +174,9 @@ fn a_list_is_judged_by_its_lines() {
     assert!(zone_of("domains", &domains, "").is_err());
 }
 
-/// Goal: text of a file reaches no terminal as an escape sequence, and a message stays short. Method: one in a name, in a type, in
-/// the data of a record that is no such record, and in a TXT record that an operator looks at; a word of 60,000 octets.
+/// Goal: text of a file does not reach a terminal as an escape sequence, and a message stays short. Method: one in a
+/// name, in a type, in the data of an invalid record, and in a TXT record that an operator displays; a word of 60,000
+/// octets.
 /// Covers: A-444, A-495
 #[test]
 fn a_zone_cannot_write_to_a_terminal() {
@@ -197,8 +198,8 @@ fn a_zone_cannot_write_to_a_terminal() {
     assert_eq!(screen.explain(&asked).unwrap().decides.unwrap().records, ["60 TXT \\027[31m"]);
 }
 
-/// Goal: the records of a rule fit into a message: a zone whose rule does not is refused, with the line. Method: strings of one
-/// record, and of many. Covers: A-444
+/// Goal: the records of a rule fit into a message: a zone with a rule that does not is refused, with the line.
+/// Method: strings of one record, and of many. Covers: A-444
 #[test]
 fn records_of_a_rule_fit_into_a_message() {
     let string = format!(" \"{}\"", "x".repeat(250));
@@ -213,8 +214,9 @@ fn records_of_a_rule_fit_into_a_message() {
     assert!(long.what.contains("more than 60000 octets"), "{long}");
 }
 
-/// Goal: a walled garden that is on the list itself is no alias of itself: it is answered as it is, however the rule was found.
-/// Method: a list with the garden and its parent, asked for the garden, for a name beside it, and with answers that lead there.
+/// Goal: a walled garden that is on the list itself is not an alias for itself: its answer is unchanged, by whichever
+/// trigger the rule was found. Method: a list with the garden and its parent; queries for the garden, for a name
+/// beside it, and answers with aliases to it.
 /// Covers: C-444
 #[test]
 fn a_garden_on_the_list_is_no_alias_of_itself() {
@@ -240,8 +242,8 @@ fn a_garden_on_the_list_is_no_alias_of_itself() {
     assert_eq!(decides("www.test", &[], Some("203.0.113.7")), garden);
 }
 
-/// Goal: of several zones the first with a rule counts, one that is only counted stands aside, an action of the config stands
-/// in the place of the rule's, and an address of a client counts before a name. Covers: C-444, C-445
+/// Goal: of several zones the first with a rule decides, one that only counts changes nothing, an action of the
+/// config replaces the rule's, and a client's address has precedence over a name. Covers: C-444, C-445
 #[test]
 fn zones_are_asked_in_order() {
     let counted = zone_of("domains", "both.test\n", "mode = \"count\"").unwrap();
@@ -256,8 +258,8 @@ fn zones_are_asked_in_order() {
     assert!(matches!(judged, Judged::Ruling(Ruling { action: Action::Drop, found: Found::Client, .. })));
 }
 
-/// Goal: an answer is judged by the names and the addresses that it leads to; what stands before the name that a rule is about
-/// stays. Method: a chain of aliases, asked of `explain` and of `judge_answer`. Covers: C-446, C-449, A-447
+/// Goal: an answer is checked by its names and addresses; the records before the name that a rule is about are kept.
+/// Method: a chain of aliases, with `explain` and with `judge_answer`. Covers: C-446, C-449, A-447
 #[test]
 fn answers_are_judged_by_where_they_lead() {
     let zone =
@@ -277,8 +279,8 @@ fn answers_are_judged_by_where_they_lead() {
     assert_eq!(decides(&["cdn.test", "192.0.2.65"]), None);
 }
 
-/// Goal: a client that wants signatures gets a signed answer as it is where the zone says so, and an unsigned one is replaced;
-/// where the zone does not, both are. Covers: C-450, A-448
+/// Goal: for a client that asks for signatures, a signed answer is unchanged if the zone says so, and an unsigned one
+/// is replaced; otherwise both are replaced. Covers: C-450, A-448
 #[test]
 fn signed_answers_stay_where_they_shall() {
     for (more, signed, unsigned) in [("", true, true), ("break_dnssec = false", false, true)] {

@@ -1,6 +1,6 @@
-//! The words of a master file: one record at a time, over as many lines as its parentheses hold.
+//! The words of a master file: one record at a time, over as many lines as its parentheses enclose.
 //!
-//! Before: an open file. After: `rpz` has the words of a record, and the line on which it begins.
+//! Before: an open file. After: `rpz` has the words of a record, and its first line.
 //! Holds: one record's text.
 //! Never: reads a line longer than [`LINE_OCTETS_MAX`], or a record longer than [`RECORD_OCTETS_MAX`].
 //!
@@ -11,13 +11,13 @@ use std::{
     ops::Range,
 };
 
-/// 64 KiB: longer than any record that a message can hold, written in decimals, is one of ours no more.
+/// 64 KiB: longer than any record that fits into a message, written in decimal numbers.
 pub(super) const LINE_OCTETS_MAX: u64 = 64 * 1024;
-/// The same of a record over several lines.
+/// The same for a record over several lines.
 const RECORD_OCTETS_MAX: usize = 256 * 1024;
-/// Editors of some systems begin a file of UTF-8 with it.
+/// Some editors write it at the beginning of a UTF-8 file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// Characters of a word in a message: names are shorter, and a log line stays one.
+/// Most characters of a word in a message: names are shorter, and a log line stays one line.
 const SHOWN_MAX: usize = 300;
 
 /// Reads lines, and counts them.
@@ -29,7 +29,7 @@ pub(super) struct Lines<R> {
 }
 
 impl<R: BufRead> Lines<R> {
-    /// Lines of `input`, up to so many octets.
+    /// Lines of `input`, up to this many octets.
     pub(super) fn new(input: R, octets_max: u64) -> Self {
         Self { input, number: 0, octets_left: octets_max }
     }
@@ -65,17 +65,17 @@ impl<R: BufRead> Lines<R> {
 pub(super) struct Words {
     text: Vec<u8>,
     words: Vec<(Range<usize>, bool)>,
-    /// The line begins with a blank: its owner is that of the record before.
+    /// Whether the line begins with a blank: its owner is that of the previous record.
     pub(super) has_no_owner: bool,
-    /// Where it begins.
+    /// Its first line.
     pub(super) line: u32,
 }
 
 impl Words {
-    /// Takes the next record that has a word. `false`: there is none.
+    /// Reads the next record with a word. `false`: there is none.
     ///
     /// # Errors
-    /// What is wrong, to be said with [`Words::line`].
+    /// The mistake, to be reported with [`Words::line`].
     pub(super) fn read<R: BufRead>(&mut self, lines: &mut Lines<R>) -> Result<bool, String> {
         loop {
             self.text.clear();
@@ -107,7 +107,8 @@ impl Words {
         }
     }
 
-    /// Finds the words of the line that begins at `at`, within so many parentheses; returns how many are open behind it.
+    /// Finds the words of the line that begins at `at`, within this many parentheses; returns how many are open after
+    /// it.
     fn cut(&mut self, mut at: usize, mut depth: u32) -> Result<u32, String> {
         while let Some(octet) = self.text.get(at).copied() {
             match octet {
@@ -164,12 +165,12 @@ impl Words {
         shown(self.get(place).unwrap_or_default())
     }
 
-    /// How many there are.
+    /// The number of words.
     pub(super) fn count(&self) -> usize {
         self.words.len()
     }
 
-    /// The words from this place on as they were written.
+    /// The words from this one on, as they were written.
     pub(super) fn rest(&self, place: usize) -> String {
         let words = (place..self.count()).map(|place| {
             let word = String::from_utf8_lossy(self.get(place).unwrap_or_default());
@@ -183,7 +184,7 @@ impl Words {
     }
 }
 
-/// Text of a file as a message shows it: escape sequences do not reach a terminal, and the end of a long text is left out.
+/// Text of a file for a message: without escape sequences, and with the end of a long text omitted.
 pub(super) fn shown(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let mut shown: String = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect();
@@ -206,7 +207,8 @@ mod tests {
         Ok(found)
     }
 
-    /// Goal: records are cut as RFC 1035 §5.1 says: comments, quotes, parentheses over lines, blanks in front. Covers: C-441
+    /// Goal: records are divided as RFC 1035 §5.1 says: comments, quotes, parentheses over lines, blanks in front.
+    /// Covers: C-441
     #[test]
     fn records_are_cut_as_they_are_written() {
         let text = "; nothing\n\na SOA x (\n 1 ; serial\n 2 )\n\tTXT \"a ; b\" c\\;d\r\nlast A 1";

@@ -1,7 +1,7 @@
-//! Writes the response that a rule gives.
+//! Writes the response of a rule.
 //!
 //! Before: `screen` found the rule. After: `session` passes the response on as if a backend had sent it.
-//! Never: keeps anything of the answer behind the name that the rule is about.
+//! Never: keeps any record of the answer after the name that the rule is about.
 //!
 //! Source: draft-vixie-dnsop-dns-rpz-00 §3 and §6 (SOA in the additional section), RFC 8914 §4.16 to §4.18.
 
@@ -11,18 +11,18 @@ use crate::dns::{Labels, Made, ResponseCode, TYPE_CNAME, qtype_of};
 const TYPE_SOA: u16 = 6;
 const TYPE_ANY: u16 = 255;
 
-/// Where a rule holds: the octets that stay in front of its records, and the owner of these records.
+/// The place of a rule's records in a response: the octets before them, and their owner.
 #[derive(Clone, Copy)]
 pub struct Place<'m> {
-    /// A message up to its question's end, or up to the end of so many of its answers.
+    /// A message up to the end of its question, or up to the end of `answers` of its answers.
     pub front: &'m [u8],
     /// Answers in `front`.
     pub answers: u16,
     /// One past the question.
     pub question_end: usize,
-    /// The name that the rule is about; `None`: the question's.
+    /// The name that the rule is about. `None`: the qname.
     pub owner: Option<&'m Labels>,
-    /// The client wants signatures: DO is set in the response too.
+    /// Whether the client asks for signatures: DO is set in the response too.
     pub dnssec_ok: bool,
 }
 
@@ -60,7 +60,7 @@ pub fn write(ruling: &Ruling<'_>, place: Place<'_>, out: &mut Vec<u8>) -> bool {
     true
 }
 
-/// Where a rule leads, and the TTL of that; `None`: it is no alias, or the name would be too long.
+/// The target of a rule's alias, and its TTL. `None`: it is no alias, or the name would be too long.
 #[must_use]
 pub fn alias_of(ruling: &Ruling<'_>, place: Place<'_>) -> Option<(Labels, u32)> {
     let Action::Alias(target, ttl) = ruling.action else { return None };

@@ -1,7 +1,8 @@
-//! One policy zone: the rules of its file, and what the config makes of them.
+//! One policy zone: the rules of its file, as modified by the config.
 //!
 //! Before: `[[policy.zone]]` and a file. After: `screen` asks it for each query.
-//! Holds: rules that every worker shares; a zone with another action shares them with the one before. How often they held.
+//! Holds: rules that every worker shares; a zone with another action shares them with the previous one. The number of
+//! matches.
 //! Never: changes its rules once they are read.
 
 use std::{
@@ -26,9 +27,9 @@ use crate::{
     dns::Labels,
 };
 
-/// Octets of a file. 1 GiB: twenty times a zone of a million names.
+/// Most octets of a file. 1 GiB: twenty times a zone of a million names.
 const FILE_OCTETS_MAX: u64 = 1 << 30;
-/// TTL of an alias that the config names. 60 s, so that a client soon hears of a change.
+/// TTL of an alias in the config. 60 s, so that clients soon follow a change.
 const ALIAS_TTL_SECONDS: u32 = 60;
 
 /// Why a zone cannot be used.
@@ -38,9 +39,9 @@ pub struct ZoneError {
     pub zone: String,
     /// Its file.
     pub file: PathBuf,
-    /// The line; 0: none in particular.
+    /// The line; 0: no particular one.
     pub line: u32,
-    /// What is wrong.
+    /// The mistake.
     pub what: String,
 }
 
@@ -56,14 +57,14 @@ impl fmt::Display for ZoneError {
 
 impl std::error::Error for ZoneError {}
 
-/// What was read of a file, and when.
+/// The rules of a file, and when it was read.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The rules.
     pub rules: Arc<Rules>,
-    /// When.
+    /// When it was read.
     pub at: SystemTime,
-    /// How long it took.
+    /// How long that took.
     pub milliseconds: u64,
     /// `None`: there was no file.
     print: Option<Print>,
@@ -72,14 +73,14 @@ pub struct Loaded {
 /// A policy zone.
 #[derive(Clone, Debug)]
 pub struct Zone {
-    /// What the config says.
+    /// Its config.
     config: PolicyZone,
     loaded: Loaded,
     /// Its name in wire format.
     wire: Box<[u8]>,
-    /// What the extended error says.
+    /// Code and text of its extended error.
     ede: Option<(u16, Box<str>)>,
-    /// Where every rule leads, where the config says so.
+    /// The target of every rule, if the config gives one.
     alias: Option<Box<[u8]>>,
     hits: Arc<Hits>,
 }
@@ -88,7 +89,7 @@ impl Zone {
     /// Reads the file that `config` names.
     ///
     /// # Errors
-    /// The first thing that is wrong, with its line.
+    /// The first mistake, with its line.
     pub fn load(config: &PolicyZone) -> Result<Self, ZoneError> {
         Self::read(config, open(config))
     }
@@ -104,10 +105,10 @@ impl Zone {
         }
     }
 
-    /// A zone without rules, until there are some.
+    /// A zone without rules, for the time until there are some.
     ///
     /// # Errors
-    /// A name in the config is none.
+    /// A name in the config is invalid.
     pub fn empty(config: &PolicyZone) -> Result<Self, ZoneError> {
         let rules = Arc::new(Builder::default().build());
         let loaded = Loaded { rules, at: SystemTime::now(), milliseconds: 0, print: None };
@@ -153,7 +154,7 @@ impl Zone {
         Ok(Self { config: config.clone(), loaded, wire, ede, alias, hits: Arc::default() })
     }
 
-    /// The same rules under another config, where that names the same file in the same format. `None`: it does not.
+    /// The same rules under another config that names the same file in the same format. `None`: it does not.
     #[must_use]
     pub fn again(&self, config: &PolicyZone) -> Option<Self> {
         let is_same = (&self.config.name, &self.config.file, self.config.format)
@@ -162,37 +163,38 @@ impl Zone {
         Some(same.in_place_of(self))
     }
 
-    /// It goes on with the hits of the zone that it replaces.
+    /// Continues the counts of the zone that this one replaces.
     #[must_use]
     pub fn in_place_of(self, before: &Self) -> Self {
         Self { hits: Arc::clone(&before.hits), ..self }
     }
 
-    /// A rule of it holds, or would where the zone is only counted.
+    /// Counts a match of a rule, also of a zone that only counts.
     pub fn hit(&self) {
         self.hits.add();
     }
 
-    /// How often rules held.
+    /// How often rules matched.
     #[must_use]
     pub fn hits(&self) -> u64 {
         self.hits.count()
     }
 
-    /// Its file is still the one that was read. A copy of a transferred zone is replaced together with the zone.
+    /// Whether its file is still the one that was read. The copy of a transferred zone is replaced together with the
+    /// zone.
     #[must_use]
     pub fn is_as_read(&self) -> bool {
         self.config.is_transferred()
             || open(&self.config).is_ok_and(|(_, print)| Some(print) == self.loaded.print)
     }
 
-    /// What the config says.
+    /// Its config.
     #[must_use]
     pub fn config(&self) -> &PolicyZone {
         &self.config
     }
 
-    /// What was read.
+    /// The rules with the time of reading.
     #[must_use]
     pub fn loaded(&self) -> &Loaded {
         &self.loaded
@@ -204,7 +206,7 @@ impl Zone {
         &self.loaded.rules
     }
 
-    /// What a rule does here, and its line.
+    /// The action of a rule in this zone, and its line.
     #[must_use]
     pub fn action(&self, rule: u32) -> (Action<'_>, u32) {
         let (given, line) = self.rules().action(rule);
@@ -220,7 +222,7 @@ impl Zone {
         (action, line)
     }
 
-    /// Its rules are only counted.
+    /// Whether its rules only count.
     #[must_use]
     pub fn only_counts(&self) -> bool {
         self.config.mode == LimitMode::Count

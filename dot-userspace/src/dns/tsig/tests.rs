@@ -20,8 +20,8 @@ fn response() -> Vec<u8> {
     vec![1, 2, 0x84, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 1]
 }
 
-/// The digest of RFC 8945 §4.3 for a message of a stream behind the first: the signature before, what came unsigned, the
-/// message, the times.
+/// The digest of RFC 8945 §4.3 for a message of a stream after the first: the previous signature, unsigned messages,
+/// the message, the times.
 fn sign_next(key: &TsigKey, before: &[u8], unsigned: &[Vec<u8>], message: &mut Vec<u8>) -> Vec<u8> {
     let mut context = key.begin(before);
     unsigned.iter().for_each(|message| context.update(message));
@@ -40,8 +40,8 @@ fn mac_of(message: &[u8]) -> Vec<u8> {
     Tsig::read(message).unwrap().unwrap().mac.to_vec()
 }
 
-/// Goal: both ends agree for each algorithm, also where a server changed the ID on the way; a wrong secret, another key, another
-/// algorithm, an old signature and a changed octet are each refused by their name. Covers: C-560
+/// Goal: both ends agree for each algorithm, also if a server on the path changed the ID; a wrong secret, another
+/// key, another algorithm, an old signature and a changed octet each give their own error. Covers: C-560
 #[test]
 fn what_is_signed_is_believed() {
     for (_, algorithm, _) in ALGORITHMS {
@@ -71,8 +71,8 @@ fn what_is_signed_is_believed() {
     assert!(TsigKey::new("a.", "hmac-md5", b"x").is_err() && TsigKey::new("a.", "hmac-sha1", b"").is_err());
 }
 
-/// Goal: of a transfer, messages between two signatures may have none, up to 99; the first and the last must, and a message that
-/// was put between, left out or changed is found at the next signature. Covers: C-561
+/// Goal: of a transfer, up to 99 messages between two signatures may have none; the first and the last must have one,
+/// and a message that was inserted, removed or changed is found at the next signature. Covers: C-561
 #[test]
 fn messages_between_two_signatures_are_covered_by_the_second() {
     let key = key("hmac-sha256", b"secret");
@@ -139,7 +139,7 @@ fn a_servers_refusal_is_told() {
 }
 
 proptest! {
-    /// Goal: no octets make the reader panic, and nothing that was not signed is believed. Covers: C-560
+    /// Goal: no octets make the reader panic, and no unsigned octet is accepted. Covers: C-560
     #[test]
     fn no_octets_are_believed(cut in 0..200_usize, place in any::<prop::sample::Index>(), bits in 1..=255_u8) {
         let key = key("hmac-sha256", b"secret");
@@ -149,7 +149,7 @@ proptest! {
         if cut < message.len() {
             prop_assert!(key.verify_query(&message[..cut], NOW).is_err());
         }
-        // Another ID stays what was signed, and letters of a name have two cases.
+        // The ID may differ from the signed one, and letters of a name may have either case.
         let at = place.index(message.len() - 2) + 2;
         let before = message[at];
         message[at] ^= bits;

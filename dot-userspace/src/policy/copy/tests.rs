@@ -20,7 +20,7 @@ fn address(owner: &str, last: u8) -> ZoneRecord {
 
 type Step = (Part, ZoneRecord);
 
-/// What a transfer makes of the copy in `folder`.
+/// The effect of a transfer on the copy in `folder`.
 fn transfer(folder: &Path, has: Option<u32>, steps: &[Step]) -> Result<Option<bool>, Unfit> {
     let mut arriving = Arriving::begin(&copy_of(folder, "rpz.test"), has, BOUNDS)?;
     for (part, record) in steps {
@@ -47,8 +47,9 @@ fn is_about_differences(outcome: Result<Option<bool>, Unfit>) -> bool {
     matches!(outcome, Err(Unfit::Differences(_)))
 }
 
-/// Goal: a whole zone becomes the copy, and differences in two steps change it as one after the other would, also where a record
-/// goes, comes and goes again; what does not fit leaves the copy as it is, and nothing beside it. Covers: C-562, A-561
+/// Goal: a whole zone becomes the copy, and differences in two steps change it as if they came one after the other,
+/// also if a record is deleted, added and deleted again; differences that do not fit leave the copy unchanged, and no
+/// other file. Covers: C-562, A-561
 #[test]
 fn a_copy_follows_its_zone() {
     let scratch = tempfile::tempdir().unwrap();
@@ -100,8 +101,8 @@ fn a_copy_follows_its_zone() {
     assert_eq!(names(folder), ["policy-rpz.test.zone"]);
 }
 
-/// Goal: a zone with more records or octets than permitted, and differences that take more memory, are not used; a draft that a
-/// process left is removed at the next start, and nothing else is.
+/// Goal: a zone with more records or octets than permitted, and differences that need more memory, are not used; a
+/// draft that remained from a process is removed at the next start, and no other file is.
 #[test]
 fn a_transfer_is_bounded() {
     let scratch = tempfile::tempdir().unwrap();

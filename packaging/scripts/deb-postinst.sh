@@ -22,8 +22,8 @@ if ! /usr/bin/dotd check; then
 elif [ -z "$2" ]; then
     echo "dotd: edit /etc/dotd/dotd.toml, then start it: systemctl enable --now dotd"
 elif [ -d /run/systemd/system ]; then
-    # No connection is refused. A build that cannot take over from the one that runs is started anew; one that fails for another
-    # reason would fail at a restart too, and the old one serves on.
+    # No connection is refused. A build that cannot take over from the one that runs is restarted; one that fails for another
+    # reason would fail at a restart too, and the old one continues to serve.
     if systemctl --quiet is-active dotd.service; then
         if said=$(dotd upgrade 2>&1); then
             echo "dotd: $said"
@@ -31,7 +31,7 @@ elif [ -d /run/systemd/system ]; then
             echo "$said" >&2
             case $said in
             *'restart dotd instead'* | *'is not running'*) systemctl try-restart dotd.service ;;
-            *) echo "dotd: the old build serves on (reason above). Mend it, then: dotd upgrade" >&2 ;;
+            *) echo "dotd: the old build continues to serve (reason above). Repair that, then run: dotd upgrade" >&2 ;;
             esac
         fi
     fi

@@ -8,8 +8,8 @@ if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 if ! /usr/bin/dotd check; then
     echo "dotd: the config has mistakes (above); dotd was not restarted. Mend it, then: systemctl restart dotd" >&2
 elif [ "$1" -gt 1 ] && [ -d /run/systemd/system ]; then
-    # No connection is refused. A build that cannot take over from the one that runs is started anew; one that fails for another
-    # reason would fail at a restart too, and the old one serves on.
+    # No connection is refused. A build that cannot take over from the one that runs is restarted; one that fails for another
+    # reason would fail at a restart too, and the old one continues to serve.
     if systemctl --quiet is-active dotd.service; then
         if said=$(dotd upgrade 2>&1); then
             echo "dotd: $said"
@@ -17,7 +17,7 @@ elif [ "$1" -gt 1 ] && [ -d /run/systemd/system ]; then
             echo "$said" >&2
             case $said in
             *'restart dotd instead'* | *'is not running'*) systemctl try-restart dotd.service ;;
-            *) echo "dotd: the old build serves on (reason above). Mend it, then: dotd upgrade" >&2 ;;
+            *) echo "dotd: the old build continues to serve (reason above). Repair that, then run: dotd upgrade" >&2 ;;
             esac
         fi
     fi

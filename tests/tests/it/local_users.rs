@@ -160,7 +160,7 @@ fn what_lies_in_the_sockets_place_stays() {
     let victim = scratch.folder("run").join("control.sock");
     fs::write(&victim, "another's").expect("our own folder");
     let ended = Server::attempt(&network, &config, scratch, &[]).expect_err("refused");
-    assert!(ended.stderr.contains("is no socket"), "{ended:?}");
+    assert!(ended.stderr.contains("is not a socket"), "{ended:?}");
 
     let scratch = Scratch::new();
     let (theirs, target) = (scratch.folder("theirs"), scratch.folder("target"));

@@ -200,7 +200,7 @@ fn a_zone_comes_over_tls_from_the_right_server() {
 }
 
 /// Goal: without NOTIFY the server is asked again when the refresh time is over; once none has confirmed the zone for its expire
-/// time no rule holds, and the operator hears it; when the server is back, so is the zone. Covers: C-568, A-565
+/// time no rule applies, and the operator hears it; when the server is back, so is the zone. Covers: C-568, A-565
 #[test]
 fn a_zone_expires_without_its_primary() {
     require!(Root, Command("nsd"));
@@ -216,7 +216,7 @@ fn a_zone_expires_without_its_primary() {
     eventually("the rules", || (rcode(&mut session, "host-2") == NXDOMAIN).then_some(()));
     drop(primary);
     eventually("its end", || (seen(&dotd)["transfer"]["state"] == "expired").then_some(()));
-    eventually("no rule holds", || (rcode(&mut session, "host-2") == 0).then_some(()));
+    eventually("no rule applies", || (rcode(&mut session, "host-2") == 0).then_some(()));
     assert!(dotd.operate(&["policy"]).has("EXPIRED"));
     let _primary =
         Primary::start(Kind::Nsd, &network, PORT, &zone(8, times, &["host-2"]), &Wishes::default());

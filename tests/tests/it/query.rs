@@ -301,7 +301,7 @@ fn cleartext_is_the_last_choice_of_an_opportunistic_client() {
     with.assert_has(";; IN CLEAR at 127.0.0.1:53 over TCP, as --fallback asks: not connected");
     let strict = query(&network.server, &["@127.0.0.1", "www.dotd.test", "--fallback", "--name", NAME]);
     assert_eq!(strict.code, Some(1), "{}", strict.stdout);
-    assert!(strict.stderr.contains("never asked in clear"), "{}", strict.stderr);
+    assert!(strict.stderr.contains("no question is sent in clear"), "{}", strict.stderr);
 }
 
 /// Goal: zone transfers, truncated datagrams and lists. Method: NSD; a zone of some thousand records over TCP, an answer of 5 kB by

@@ -233,7 +233,7 @@ fn top_says_who_does_most() {
     assert!(plain.has("clients by cost") && plain.has(&format!("{CLIENT_V4}/32")), "{}", plain.text);
     assert!(!plain.has("whoaskedthis"), "nobody asked for names: {}", plain.text);
     let piped = dotd.operate(&["top"]);
-    assert!(!piped.is_success && piped.has("use --once, or --json"), "{}", piped.text);
+    assert!(!piped.is_success && piped.has("use --once or --json"), "{}", piped.text);
 }
 
 /// Goal: on a terminal, keys sort, pause, filter, ban the chosen client and quit, and the terminal is left with exit

@@ -443,7 +443,7 @@ fn wrong_bans_are_refused() {
         );
     }
     let said = dotd.operate(&["ban", "add", "192.0.2.1", "--for", "ten"]);
-    assert!(!said.is_success && said.has("is no duration"), "{}", said.text);
+    assert!(!said.is_success && said.has("is not a duration"), "{}", said.text);
     dotd.stop();
     let (_network, dotd) = embedded(&Config::new().xdp("off"));
     let said = dotd.operate(&["ban", "add", "192.0.2.1"]);

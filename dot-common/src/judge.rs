@@ -191,6 +191,9 @@ fn judge_segment<const IS_LIMITED: bool>(
 #[inline(always)]
 fn judge_syn(packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Verdict {
     let is_dot = matches!(packet.service, Service::Dot);
+    if is_dot && settings.dot_is_off != 0 {
+        return Verdict::drop(Reason::DotOff);
+    }
     // Before the rate: a SYN that is dropped to protect the engine is not charged to its client.
     if is_dot && known.is_pressed() && exemption(settings, &packet.flow, known).is_none() {
         return limited(settings, Reason::Pressure);

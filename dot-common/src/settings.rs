@@ -165,8 +165,10 @@ pub struct Settings {
     pub spent_wide: u8,
     /// Whether an operator traces clients: the map TRACED has them.
     pub traced: u8,
+    /// Whether DNS over TLS is switched off: a SYN to its ports is dropped; 0: it is on.
+    pub dot_is_off: u8,
     /// Always zero.
-    pub reserved: [u8; 2],
+    pub reserved: [u8; 1],
     /// Changes with every change of lists, bans, limits and local addresses, which invalidates what CPUs remember of
     /// clients and destinations; 0: nothing is remembered.
     pub generation: u32,

@@ -144,6 +144,8 @@ reasons! {
     ChainCut = "ipv6_chain_cut", DROPS;
     /// [`Malformed::TooManyTags`].
     TooManyTags = "too_many_vlan_tags", DROPS;
+    /// A SYN to a DNS-over-TLS port, while that service is switched off.
+    DotOff = "dot_off", DROPS;
 }
 
 impl Verdict {

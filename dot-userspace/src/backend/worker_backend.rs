@@ -150,6 +150,10 @@ impl Backend {
             return false;
         }
         let is_over = |until: &Cell<Option<Instant>>| until.get().is_none_or(|until| until <= Instant::now());
+        // An operator drains it: it is asked only if no other can be.
+        if self.live.get().weight == 0 {
+            return false;
+        }
         !self.config.health.is_down() && is_over(&self.rests_until) && is_over(&self.aside_until)
     }
 

@@ -7,6 +7,8 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 
 use super::{
+    backend::BackendVerb,
+    config_verbs::ConfigVerb,
     examples::*,
     import::Program,
     log::LogVerb,
@@ -167,6 +169,11 @@ pub(super) enum Verb {
         #[command(subcommand)]
         verb: UpstreamVerb,
     },
+    /// The backends of the running dotd: drain one, or change its share
+    Backend {
+        #[command(subcommand)]
+        verb: BackendVerb,
+    },
     /// Ban clients for a while, and lift bans
     ///
     /// XDP drops a banned client's packets to the ports of dotd before they cost anything; clients in `xdp.allow`
@@ -193,6 +200,11 @@ pub(super) enum Verb {
     Tickets {
         #[command(subcommand)]
         verb: TicketsVerb,
+    },
+    /// The config of the running dotd, and what a file would change
+    Config {
+        #[command(subcommand)]
+        verb: ConfigVerb,
     },
     /// The log of the running dotd
     Log {

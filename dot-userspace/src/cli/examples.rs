@@ -202,6 +202,38 @@ EXAMPLES
   dotd drain --for 30s          before a change to this machine
   dotd drain && dotd status";
 
+pub(super) const DISABLE_EXAMPLES: &str = "\
+EXAMPLES
+  dotd disable                  until `dotd enable`, or a restart
+  dotd disable --persist        also after a restart";
+
+pub(super) const ENABLE_EXAMPLES: &str = "\
+EXAMPLES
+  dotd enable && dotd status";
+
+pub(super) const BACKEND_DRAIN_EXAMPLES: &str = "\
+EXAMPLES
+  dotd backend drain resolver-1
+  dotd backend drain 192.0.2.53:53 && dotd status";
+
+pub(super) const BACKEND_ENABLE_EXAMPLES: &str = "\
+EXAMPLES
+  dotd backend enable resolver-1";
+
+pub(super) const BACKEND_WEIGHT_EXAMPLES: &str = "\
+EXAMPLES
+  dotd backend weight resolver-1 5";
+
+pub(super) const CONFIG_SHOW_EXAMPLES: &str = "\
+EXAMPLES
+  dotd config show --source | grep -v default
+  dotd config show > dotd.toml && dotd check -c dotd.toml";
+
+pub(super) const CONFIG_DIFF_EXAMPLES: &str = "\
+EXAMPLES
+  dotd config diff                       before `dotd reload`
+  dotd config diff new.toml --json";
+
 pub(super) const UNDRAIN_EXAMPLES: &str = "\
 EXAMPLES
   dotd undrain";

@@ -5,9 +5,11 @@
 
 mod arguments;
 mod ask;
+mod backend;
 mod ban;
 mod cache;
 mod check;
+mod config_verbs;
 mod connect;
 mod detach;
 mod discovery;
@@ -109,9 +111,11 @@ fn run_short(verb: Verb, path: Option<PathBuf>) -> Result<(), CliError> {
         }
         Verb::Top(arguments) => top::run(&arguments.wish(), &arguments.control, path.as_deref()),
         Verb::Upstream { verb } => upstream::run(verb, path.as_deref()),
+        Verb::Backend { verb } => backend::run(verb, path.as_deref()),
         Verb::Ban { verb } => ban::run(verb, path.as_deref()),
         Verb::Cache { verb } => cache::run(verb, path.as_deref()),
         Verb::Policy { verb, control } => policy::run(verb, &control, path.as_deref()),
+        Verb::Config { verb } => config_verbs::run(verb, path.as_deref()),
         Verb::Log { verb } => log::run(verb, path.as_deref()),
         Verb::Tickets { verb } => tickets::run(verb, path.as_deref()),
         Verb::Xdp { verb: XdpVerb::Show { control } } => {

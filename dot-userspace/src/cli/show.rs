@@ -5,7 +5,7 @@
 use std::{fmt::Write as _, time::SystemTime};
 
 use crate::{
-    control::{CertificateStatus, DnstapStatus, State, Status, UnmatchedStatus},
+    control::{BackendStatus, CertificateStatus, DnstapStatus, State, Status, UnmatchedStatus},
     xdp::{BanCounts, CostCounts, NoticeCounts, Report, WorkerReport},
 };
 
@@ -28,31 +28,16 @@ pub(super) fn status(status: &Status) -> String {
         let left = left.map_or_else(|| "until `dotd undrain`".to_owned(), |left| format!("for {left}"));
         row(&mut text, "drain", &format!("load balancers get 503 {left}"));
     }
+    if let Some(off) = status.off {
+        let until = if off.persists { "also after a restart" } else { "or a restart" };
+        row(&mut text, "OFF", &format!("DNS over TLS is switched off until `dotd enable`, {until}"));
+    }
     for listener in &status.listeners {
         let fast_open = listener.fast_open.iter().map(|state| format!(", fast open {state}"));
         let fast_open = fast_open.collect::<String>();
         row(&mut text, "listener", &format!("{} ({}){fast_open}", listener.address, listener.transport));
     }
-    for backend in &status.backends {
-        let how =
-            if backend.transport == backend.address { "" } else { &format!(" ({})", backend.transport) };
-        let why = backend.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-        let is_named = !backend.name.is_empty() && backend.name != backend.address;
-        let name = if !is_named { "" } else { &format!("{}: ", backend.name) };
-        row(&mut text, "backend", &format!("{name}{}{how}, {}{why}", backend.address, backend.state));
-        if let Some(percent) = backend.servfail_percent.filter(|percent| *percent > 0) {
-            row(&mut text, "", &format!("SERVFAIL {percent} of 100 answers, in the last 10 s"));
-        }
-        if let Some(percent) = backend.answered_percent {
-            row(&mut text, "", &format!("answers {percent} of 100 queries"));
-        }
-        if let Some(UnmatchedStatus { count, last }) = &backend.unmatched {
-            row(&mut text, "", &format!("unmatched: {count}, last: {last}"));
-        }
-        for line in backend.tls.iter().flat_map(super::upstream::warnings) {
-            row(&mut text, "", &line);
-        }
-    }
+    status.backends.iter().for_each(|one| backend(&mut text, one));
     if let Some(percent) = status.servfail_percent.filter(|percent| *percent > 0) {
         row(&mut text, "clients", &format!("get SERVFAIL for {percent} of 100 queries, in the last 10 s"));
     }
@@ -72,6 +57,33 @@ pub(super) fn status(status: &Status) -> String {
         row(&mut text, "dnstap", &format!("{reader}: {state}, {written} messages written, {lost} lost"));
     }
     text + &xdp(&status.xdp)
+}
+
+/// One backend, and what an operator should know of it.
+fn backend(text: &mut String, backend: &BackendStatus) {
+    let how = if backend.transport == backend.address { "" } else { &format!(" ({})", backend.transport) };
+    let why = backend.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let is_named = !backend.name.is_empty() && backend.name != backend.address;
+    let name = if !is_named { "" } else { &format!("{}: ", backend.name) };
+    row(text, "backend", &format!("{name}{}{how}, {}{why}", backend.address, backend.state));
+    if backend.is_drained {
+        row(text, "", "drained: `dotd backend enable` takes that back");
+    }
+    if let Some(weight) = backend.weight {
+        row(text, "", &format!("weight {weight}, set by an operator"));
+    }
+    if let Some(percent) = backend.servfail_percent.filter(|percent| *percent > 0) {
+        row(text, "", &format!("SERVFAIL {percent} of 100 answers, in the last 10 s"));
+    }
+    if let Some(percent) = backend.answered_percent {
+        row(text, "", &format!("answers {percent} of 100 queries"));
+    }
+    if let Some(UnmatchedStatus { count, last }) = &backend.unmatched {
+        row(text, "", &format!("unmatched: {count}, last: {last}"));
+    }
+    for line in backend.tls.iter().flat_map(super::upstream::warnings) {
+        row(text, "", &line);
+    }
 }
 
 /// "1 worker", "2 workers".
@@ -208,7 +220,7 @@ const LABEL_WIDTH: usize = 13;
 mod tests {
     use super::*;
     use crate::{
-        control::{BackendStatus, ListenerStatus, TlsRow, UnusableCertificate},
+        control::{BackendStatus, ListenerStatus, OffStatus, TlsRow, UnusableCertificate},
         xdp::{InterfaceReport, Paths, ProgramReport},
     };
 
@@ -241,6 +253,8 @@ mod tests {
             transport: "embedded".into(),
             state: "down".into(),
             reason: Some("TLS: another key".into()),
+            is_drained: true,
+            weight: Some(3),
             answered_percent: Some(37),
             servfail_percent: Some(93),
             unmatched: Some(UnmatchedStatus { count: 3, last: "another question".into() }),
@@ -297,6 +311,7 @@ mod tests {
             engine_pid: 8,
             state: State::Draining,
             drain: None,
+            off: Some(OffStatus { persists: true }),
             uptime_seconds: 61,
             workers: 2,
             listeners: vec![listener()],
@@ -324,8 +339,9 @@ mod tests {
         let text = status(&answer);
         for line in [
             "dotd         0.1.0, draining for 1 min 1 s, process 42, 2 workers\n",
+            "OFF          DNS over TLS is switched off until `dotd enable`, also after a restart\n",
             "listener     127.0.0.1:853 (dot), fast open on\n",
-            "backend      zone: embedded, down (TLS: another key)\n             SERVFAIL 93 of 100 answers, in the last 10 s\n             answers 37 of 100 queries\n             unmatched: 3, last: another question\n             queries go to it IN CLEAR, because its TLS fails and the config permits that\n",
+            "backend      zone: embedded, down (TLS: another key)\n             drained: `dotd backend enable` takes that back\n             weight 3, set by an operator\n             SERVFAIL 93 of 100 answers, in the last 10 s\n             answers 37 of 100 queries\n             unmatched: 3, last: another question\n             queries go to it IN CLEAR, because its TLS fails and the config permits that\n",
             "clients      get SERVFAIL for 41 of 100 queries, in the last 10 s\n",
             "certificate  self-signed: EXPIRED ",
             " ago, for localhost, stapled\n             pin-sha256=\"PIN=\"\n             warning: old\n",

@@ -1,4 +1,4 @@
-//! Switches of the running dotd: `dotd drain`, `dotd undrain`.
+//! Switches of the running dotd: `dotd disable`, `enable`, `drain`, `undrain`.
 //!
 //! Before: the words of an operator. After: the running dotd has switched, until the next command or a restart.
 //! Never: changes the config.
@@ -12,14 +12,36 @@ use super::{
     arguments::ControlArguments,
     ask,
     error::CliError,
-    examples::{DRAIN_EXAMPLES, UNDRAIN_EXAMPLES},
+    examples::{DISABLE_EXAMPLES, DRAIN_EXAMPLES, ENABLE_EXAMPLES, UNDRAIN_EXAMPLES},
     print, socket,
 };
-use crate::{config::parse_duration, control::DrainRequest};
+use crate::{
+    config::parse_duration,
+    control::{DrainRequest, SwitchRequest},
+};
 
 /// The switches.
 #[derive(Debug, Subcommand)]
 pub(super) enum SwitchVerb {
+    /// Switch DNS over TLS off: take no new connections, and end sessions once all is answered
+    ///
+    /// XDP drops each SYN to the ports of listen.dot (reason `dot_off`), and without XDP the listeners' own filter does. DNS in
+    /// clear (listen.do53) goes on. `/health` and `/health/ready` answer 503. It holds until `dotd enable`: over a reload, a crash
+    /// and an upgrade; with --persist also over a restart.
+    #[command(after_help = DISABLE_EXAMPLES)]
+    Disable {
+        /// Stay off after a restart too
+        #[arg(long)]
+        persist: bool,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+    /// Switch DNS over TLS on again
+    #[command(after_help = ENABLE_EXAMPLES)]
+    Enable {
+        #[command(flatten)]
+        control: ControlArguments,
+    },
     /// Tell load balancers to send no new clients
     ///
     /// `/health/ready` and `/health` (control.http) answer 503 until `dotd undrain`, or for the time of --for.
@@ -43,6 +65,12 @@ pub(super) enum SwitchVerb {
 /// Runs the verb.
 pub(super) fn run(verb: SwitchVerb, config: Option<&Path>) -> Result<(), CliError> {
     let (request, control) = match verb {
+        SwitchVerb::Disable { persist, control } => {
+            return switch(SwitchRequest { is_on: false, persists: persist }, &control, config);
+        }
+        SwitchVerb::Enable { control } => {
+            return switch(SwitchRequest { is_on: true, persists: false }, &control, config);
+        }
         SwitchVerb::Drain { length, control } => {
             // A part of a second counts as one second: 0 would end at once.
             let seconds = length.map(|length| length.as_secs() + u64::from(length.subsec_nanos() > 0));
@@ -63,4 +91,17 @@ pub(super) fn run(verb: SwitchVerb, config: Option<&Path>) -> Result<(), CliErro
         }
         .as_str(),
     )
+}
+
+/// DNS over TLS as a whole.
+fn switch(request: SwitchRequest, control: &ControlArguments, config: Option<&Path>) -> Result<(), CliError> {
+    let (body, done) = ask::tell::<SwitchRequest>(&socket(control, config), Method::POST, "/dot", &request)?;
+    if control.json {
+        return print(&format!("{body}\n"));
+    }
+    print(match (done.is_on, done.persists) {
+        (true, _) => "DNS over TLS is on\n",
+        (false, false) => "DNS over TLS is off until `dotd enable`, or a restart\n",
+        (false, true) => "DNS over TLS is off until `dotd enable`, also after a restart\n",
+    })
 }

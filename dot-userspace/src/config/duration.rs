@@ -1,11 +1,11 @@
 //! Durations as operators write them: "5s", "250ms", "6h".
 //!
-//! Before: a TOML string. After: a `Duration`. Never: takes a bare number, whose unit is unknown.
+//! Before: a TOML string. After: a `Duration`, and back. Never: takes a bare number, whose unit is unknown.
 
 use std::{fmt, time::Duration};
 
 use serde::{
-    Deserializer,
+    Deserializer, Serializer,
     de::{Error, Visitor},
 };
 
@@ -15,6 +15,11 @@ use serde::{
 /// A string without a unit, or with one that is not known; a bare number.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     deserializer.deserialize_str(WithUnit)
+}
+
+/// Writes it as operators do.
+pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_duration(*duration))
 }
 
 struct WithUnit;

@@ -11,6 +11,7 @@ mod consistency_policy;
 mod defaults;
 mod duration;
 mod error;
+pub mod flat;
 mod identity;
 mod levels;
 pub mod limit;

@@ -7,12 +7,12 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Access, Discovery, Dnstap, Log, Policies, Sandbox, Session, Xdp, duration};
 
 /// The whole file. Modules get their own part, never the whole.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Process: workers, user, folders.
@@ -46,7 +46,7 @@ pub struct Config {
 }
 
 /// `[server]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
     /// Number of pinned worker threads: "auto" is one per usable core.
@@ -71,7 +71,7 @@ pub enum Workers {
 }
 
 /// `[listen]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Listen {
     /// DNS-over-TLS listeners.
@@ -85,7 +85,7 @@ pub struct Listen {
 }
 
 /// `[tls]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
     /// Chains and keys in PEM; empty: self-signed in `server.state_dir`.
@@ -106,7 +106,7 @@ pub struct Tls {
 }
 
 /// One entry of `tls.certificates`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
     /// PEM chain, leaf first.
@@ -119,7 +119,7 @@ pub struct Certificate {
 }
 
 /// `tls.min_version`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum TlsVersion {
     /// TLS 1.2 (RFC 5246) and newer.
     #[serde(rename = "1.2")]
@@ -130,7 +130,7 @@ pub enum TlsVersion {
 }
 
 /// One `[[backend]]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backend {
     /// Socket address, or "embedded".
@@ -160,7 +160,11 @@ pub struct Backend {
     #[serde(default)]
     pub on_tls_failure: OnTlsFailure,
     /// Address for cleartext if its TLS fails; empty: port 53 of the same host.
-    #[serde(default, deserialize_with = "super::parse::optional_socket")]
+    #[serde(
+        default,
+        deserialize_with = "super::parse::optional_socket",
+        serialize_with = "super::parse::socket_or_empty"
+    )]
     pub cleartext_address: Option<SocketAddr>,
     /// Time to wait for a response.
     #[serde(default = "Backend::default_timeout", with = "duration")]
@@ -209,7 +213,7 @@ pub enum BackendAddress {
 }
 
 /// `backend.transport`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// UDP; a response with TC=1 is asked for again over TCP.
@@ -234,7 +238,7 @@ impl Transport {
 }
 
 /// `backend.profile` (RFC 8310 §5)
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// Its name, its pins, or both are verified before a query is sent.
@@ -245,7 +249,7 @@ pub enum Profile {
 }
 
 /// `backend.on_tls_failure`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnTlsFailure {
     /// Try the next backend.
@@ -258,7 +262,7 @@ pub enum OnTlsFailure {
 }
 
 /// `[balance]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Balance {
     /// Which backend gets the next query.
@@ -274,7 +278,7 @@ pub struct Balance {
 }
 
 /// `balance.policy`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
     /// The one with the fewest unanswered queries per weight.
@@ -288,7 +292,7 @@ pub enum Policy {
 }
 
 /// `[dns]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dns {
     /// Pad responses to padded queries (RFC 8467).
@@ -320,7 +324,7 @@ pub struct Dns {
 }
 
 /// `dns.client_subnet`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientSubnet {
     /// The option of the client's query, and none if it has none.
@@ -333,11 +337,14 @@ pub enum ClientSubnet {
 }
 
 /// `[control]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Control {
     /// Address for metrics, health and the page; absent or empty: none.
-    #[serde(deserialize_with = "super::parse::optional_socket")]
+    #[serde(
+        deserialize_with = "super::parse::optional_socket",
+        serialize_with = "super::parse::socket_or_empty"
+    )]
     pub http: Option<SocketAddr>,
     /// Rights to read the page there.
     pub page: Page,
@@ -346,7 +353,7 @@ pub struct Control {
 }
 
 /// `control.page`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Page {
     /// There is no page.

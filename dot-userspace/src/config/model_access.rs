@@ -6,10 +6,10 @@
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// `[access]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Access {
     /// Prefixes whose clients may ask; empty: every client.
@@ -27,7 +27,7 @@ pub struct Access {
 }
 
 /// One `[[access.listener]]`: lists that are in effect beside those of `[access]`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccessListener {
     /// An address of `[listen]`, written as there.
@@ -47,7 +47,7 @@ pub struct AccessListener {
 }
 
 /// `access.denied`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Denied {
     /// Connections are closed, datagrams dropped.

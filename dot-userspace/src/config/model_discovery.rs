@@ -3,10 +3,10 @@
 //! Before: `config::load` has the file's text. After: `worker` answers by it, and `dotd discovery` prints it.
 //! Never: reads a certificate.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// `[discovery]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Discovery {
     /// Answer `_dns.resolver.arpa`, and the same for the own name (RFC 9462).

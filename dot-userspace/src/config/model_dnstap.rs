@@ -6,18 +6,21 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::ClientAddress;
 
 /// `[dnstap]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dnstap {
     /// Unix socket of a reader; empty: none.
     pub unix: PathBuf,
     /// Address of a reader; absent or empty: none.
-    #[serde(deserialize_with = "super::parse::optional_socket")]
+    #[serde(
+        deserialize_with = "super::parse::optional_socket",
+        serialize_with = "super::parse::socket_or_empty"
+    )]
     pub tcp: Option<SocketAddr>,
     /// Permit `tcp` to an address that is not loopback: messages leave in clear.
     pub allow_cleartext: bool,
@@ -46,7 +49,7 @@ impl Dnstap {
 }
 
 /// One of `dnstap.messages`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DnstapMessages {
     /// Queries of clients, and the responses to them.

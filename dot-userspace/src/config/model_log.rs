@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 /// `[log]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// Least severe level that is written.
@@ -32,7 +32,7 @@ pub enum LogLevel {
 }
 
 /// `log.format`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
@@ -42,7 +42,7 @@ pub enum LogFormat {
 }
 
 /// `log.client_address`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientAddress {
     /// Nothing.

@@ -5,12 +5,12 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use super::LimitMode;
 
 /// `[policy]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policies {
     /// The zones. The first one with a rule for a query decides.
@@ -18,7 +18,7 @@ pub struct Policies {
 }
 
 /// One `[[policy.zone]]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyZone {
     /// Its name: the origin of an RPZ file, and its name for clients and operators.
@@ -47,7 +47,7 @@ pub struct PolicyZone {
 }
 
 /// One `[[policy.zone.primary]]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyPrimary {
     /// Its socket address.
@@ -73,7 +73,7 @@ pub struct PolicyPrimary {
 }
 
 /// `policy.zone.primary.transport`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TransferTransport {
     /// TCP.
@@ -95,7 +95,7 @@ impl TransferTransport {
 }
 
 /// `policy.zone.format`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PolicyFormat {
     /// A response policy zone.
@@ -155,6 +155,12 @@ impl PolicyAction {
     }
 }
 
+impl Serialize for PolicyAction {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.label())
+    }
+}
+
 impl<'de> Deserialize<'de> for PolicyAction {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
@@ -179,7 +185,7 @@ impl<'de> Deserialize<'de> for PolicyAction {
 }
 
 /// `policy.zone.ede`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PolicyEde {
     /// 15: the operator of the resolver blocks it.

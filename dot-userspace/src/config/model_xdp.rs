@@ -7,10 +7,10 @@
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// `[xdp]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Xdp {
     /// How to attach.
@@ -53,7 +53,7 @@ impl Xdp {
 }
 
 /// `xdp.port_53`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Port53 {
     /// If `listen.do53` has an address with this port.
@@ -65,7 +65,7 @@ pub enum Port53 {
 }
 
 /// `xdp.mode`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
     /// Native, then generic, then off.
@@ -79,7 +79,7 @@ pub enum XdpMode {
 }
 
 /// The action of a gate for a packet that does not belong on the port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Gate {
     /// Drop it.
@@ -93,7 +93,7 @@ pub enum Gate {
 }
 
 /// `xdp.steering`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Steering {
     /// The best method of this kernel.
@@ -107,7 +107,7 @@ pub enum Steering {
 }
 
 /// `xdp.syn_cookies`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SynCookies {
     /// Above `xdp.limit.syn_flood_rate`.
@@ -119,7 +119,7 @@ pub enum SynCookies {
 }
 
 /// `[xdp.limit]`: per client prefix; a rate of 0 is no limit.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct XdpLimit {
     /// Length of an IPv4 client prefix, in bits.
@@ -157,7 +157,7 @@ pub struct XdpLimit {
 }
 
 /// `xdp.limit.syn_over`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SynOver {
     /// Let the stack answer with a cookie once its queue is full: only clients that finish too many connections are
@@ -168,7 +168,7 @@ pub enum SynOver {
 }
 
 /// `xdp.limit.udp53_over`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Over {
     /// Answer TC=1 so that a real client comes back over TCP.
@@ -180,7 +180,7 @@ pub enum Over {
 }
 
 /// `xdp.limit.mode`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LimitMode {
     /// Limits refuse.

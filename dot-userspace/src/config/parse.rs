@@ -1,10 +1,10 @@
 //! Keys whose TOML form is not their Rust form: "auto" or a number, "embedded" or an address.
 //!
-//! Before: a TOML value. After: a typed one. Never: checks ranges (`config::range` does).
+//! Before: a TOML value. After: a typed one, and back. Never: checks ranges (`config::range` does).
 
 use std::net::SocketAddr;
 
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use super::{BackendAddress, Workers};
 
@@ -22,6 +22,33 @@ pub(super) fn optional_socket<'de, D: Deserializer<'de>>(
     text.parse()
         .map(Some)
         .map_err(|_| D::Error::custom(format!("\"{text}\" is not an address:port; write \"127.0.0.1:8853\"")))
+}
+
+/// The other way.
+#[expect(clippy::ref_option, reason = "serde passes it so")]
+pub(super) fn socket_or_empty<S: Serializer>(
+    socket: &Option<SocketAddr>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&socket.map(|socket| socket.to_string()).unwrap_or_default())
+}
+
+impl Serialize for Workers {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Count(count) => serializer.serialize_u16(*count),
+        }
+    }
+}
+
+impl Serialize for BackendAddress {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Embedded => serializer.serialize_str("embedded"),
+            Self::Socket(socket) => serializer.collect_str(socket),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Workers {

@@ -1,14 +1,23 @@
-//! Paths of a config file: one that is relative is relative to the folder of the file that names it.
+//! Paths of a config file: one that is relative is relative to the folder of the file that names it, and one that begins with
+//! `$CREDENTIALS_DIRECTORY` is in the folder of what systemd loads for the unit.
 //!
 //! Before: the keys of a file. After: each path is absolute, or as relative as the file's own.
+//! Holds: that folder, as the environment has it at first: the process that serves forgets its environment.
 //! Never: reads the disk; gives a meaning to an empty path, which means that there is none.
+//!
+//! Source: systemd.exec(5), LoadCredential=.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use super::Config;
 
 /// Puts `folder`, that of the config file, before each relative path.
 pub(super) fn resolve(config: &mut Config, folder: &Path) {
+    // Also where no path needs it: a later reload may, when the environment is gone.
+    credentials();
     let (server, tls) = (&mut config.server, &mut config.tls);
     let certificates =
         tls.certificates.iter_mut().flat_map(|entry| [&mut entry.cert, &mut entry.key, &mut entry.ocsp]);
@@ -47,10 +56,28 @@ impl Config {
 }
 
 fn put_before(path: &mut PathBuf, folder: &Path) {
-    if !path.as_os_str().is_empty() {
-        *path = folder.join(&*path);
+    if path.as_os_str().is_empty() {
+        return;
     }
+    *path = match path.strip_prefix(VARIABLE) {
+        Ok(name) => credentials().join(name),
+        Err(_) => folder.join(&*path),
+    };
 }
+
+/// Where systemd puts what LoadCredential= names: the unit's folder also where a shell asks, which does not have the variable.
+fn credentials() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| match std::env::var_os(&VARIABLE[1..]) {
+        Some(folder) if !folder.is_empty() => folder.into(),
+        _ => OF_THE_UNIT.into(),
+    })
+}
+
+/// As a config writes it.
+const VARIABLE: &str = "$CREDENTIALS_DIRECTORY";
+/// That of the packaged unit.
+const OF_THE_UNIT: &str = "/run/credentials/dotd.service";
 
 #[cfg(test)]
 mod tests {

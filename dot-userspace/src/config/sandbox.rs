@@ -2,10 +2,10 @@
 //!
 //! Before: the file's text. After: `confine` applies it. Never: knows how.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// `server.sandbox`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sandbox {
     /// Refuse every system call and every path that dotd does not need.

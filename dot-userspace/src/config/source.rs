@@ -81,6 +81,16 @@ impl<'a> Source<'a> {
         self.span(&steps(path)).map(|span| place(self.text, span.start))
     }
 
+    /// Whether the file itself says the key.
+    pub(super) fn says(&self, path: &str) -> bool {
+        let mut at = None;
+        steps(path).iter().all(|step| {
+            let next = step.follow(at, self.tree.get_ref());
+            at = next.map(Spanned::get_ref);
+            next.is_some()
+        })
+    }
+
     fn span(&self, steps: &[Step]) -> Option<Range<usize>> {
         let mut span = None;
         let mut at = None;

@@ -7,13 +7,19 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::Path,
+    extract::{Path, State as Shared},
     http::StatusCode,
     routing::{get, post},
 };
 
 use super::Source;
 use crate::confine::acts;
+
+/// `POST /stick`: the first worker takes no more turns.
+async fn stick(Shared(source): Shared<Arc<dyn Source>>) -> StatusCode {
+    source.stick();
+    StatusCode::OK
+}
 
 /// `GET /acts` tries every act that is refused; `POST /acts/NAME` tries one that ends the process.
 pub(super) fn route() -> Router<Arc<dyn Source>> {
@@ -22,5 +28,5 @@ pub(super) fn route() -> Router<Arc<dyn Source>> {
         true => StatusCode::OK,
         false => StatusCode::NOT_FOUND,
     });
-    Router::new().route("/acts", refused).route("/acts/{name}", deadly)
+    Router::new().route("/stick", post(stick)).route("/acts", refused).route("/acts/{name}", deadly)
 }

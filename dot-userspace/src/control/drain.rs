@@ -88,6 +88,9 @@ fn unready(status: &Status) -> Option<String> {
     if status.drain.is_some() {
         return Some("an operator has drained it; run `dotd undrain` to end that".into());
     }
+    if status.off.is_some() {
+        return Some(OFF.into());
+    }
     if status.xdp.required
         && let Some(degraded) = &status.xdp.degraded
     {
@@ -102,6 +105,8 @@ fn unready(status: &Status) -> Option<String> {
     are_down.then(|| "every backend is down".into())
 }
 
+/// The reason while DNS over TLS is switched off.
+pub(super) const OFF: &str = "DNS over TLS is switched off: dotd enable";
 /// The path.
 pub(super) const PATH: &str = "/drain";
 /// The paths of probes.

@@ -9,6 +9,7 @@ mod acts;
 mod bans;
 mod cache;
 mod certificates;
+mod config;
 mod drain;
 mod explain;
 mod log;
@@ -21,6 +22,7 @@ mod reload;
 mod router;
 mod serve;
 mod status;
+mod switch;
 mod tickets;
 mod top;
 mod trace;
@@ -32,6 +34,7 @@ mod tests;
 pub use bans::{BanRequest, Banned, Banning, UnbanRequest};
 pub use cache::{FlushRequest, Flushed};
 pub use certificates::UnusableCertificate;
+pub use config::ConfigStatus;
 pub use drain::{DrainRequest, DrainStatus};
 pub use explain::{ExplainRequest, Explaining, Explanation, Listed, RefusalRow};
 pub use log::LogRequest;
@@ -45,6 +48,7 @@ pub use status::{
     TransferStatus, UnmatchedStatus,
 };
 
+pub use switch::{BackendRequest, BackendSwitch, OffStatus, SwitchRequest};
 pub use tickets::{RotateRequest, Rotated};
 pub use top::{Counting, Top, TopClient, TopName, TopRequest};
 pub use trace::{TraceRequest, Traced};
@@ -106,6 +110,21 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// The time is too long.
     fn drain(&self, request: DrainRequest) -> Result<DrainRequest, String>;
+    /// Makes the first worker take no more turns, for a test of what watches it.
+    #[cfg(debug_assertions)]
+    fn stick(&self);
+    /// The config that runs.
+    fn config(&self) -> ConfigStatus;
+    /// Switches DNS over TLS on or off; returns the resulting state.
+    ///
+    /// # Errors
+    /// There is no listener for it, or the state cannot be noted.
+    fn switch(&self, request: SwitchRequest) -> Result<SwitchRequest, String>;
+    /// Changes how often a backend is asked until a restart; returns the resulting state.
+    ///
+    /// # Errors
+    /// There is no backend of that name, or the weight is out of range.
+    fn switch_backend(&self, request: BackendRequest) -> Result<BackendRequest, String>;
     /// Everything that dotd knows about a client.
     ///
     /// # Errors

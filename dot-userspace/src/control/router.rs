@@ -17,14 +17,14 @@ use axum::{
 use serde_json::json;
 
 use super::{
-    Source, State, Status, bans, cache, certificates, drain, explain, log, metrics, page, policy, reload,
-    tickets, top, trace, upstream,
+    Source, State, Status, bans, cache, certificates, config, drain, explain, log, metrics, page, policy,
+    reload, switch, tickets, top, trace, upstream,
 };
 
 /// The state that answers need.
 type AnySource = Arc<dyn Source>;
 
-/// `/status`, `/stats`, `/xdp`, `/bans`, `/cache`, `/drain`, `/explain`, `/log`, `/page`, `/policy`, `/reload`, `/tickets`, `/top` and
+/// `/status`, `/stats`, `/xdp`, `/backend`, `/bans`, `/cache`, `/config`, `/dot`, `/drain`, `/explain`, `/log`, `/page`, `/policy`, `/reload`, `/tickets`, `/top` and
 /// `/trace` as JSON.
 pub(super) fn socket(source: AnySource) -> Router {
     let router = Router::new();
@@ -36,11 +36,13 @@ pub(super) fn socket(source: AnySource) -> Router {
         .route("/xdp", get(async |Shared(source): Shared<AnySource>| Json(source.xdp())).delete(leave_xdp))
         .merge(bans::route())
         .merge(cache::route())
+        .merge(config::route())
         .merge(drain::route())
         .merge(explain::route())
         .merge(log::route())
         .merge(page::address_route())
         .merge(policy::route())
+        .merge(switch::route())
         .merge(tickets::route())
         .merge(top::route())
         .merge(trace::route())
@@ -49,6 +51,7 @@ pub(super) fn socket(source: AnySource) -> Router {
             not_found(&[
                 bans::PATH,
                 cache::PATH,
+                config::PATH,
                 drain::PATH,
                 explain::PATH,
                 log::PATH,
@@ -57,6 +60,8 @@ pub(super) fn socket(source: AnySource) -> Router {
                 reload::PATH,
                 "/status",
                 "/stats",
+                switch::BACKEND,
+                switch::DOT,
                 tickets::PATH,
                 top::PATH,
                 trace::PATH,
@@ -102,15 +107,19 @@ async fn show_metrics(Shared(source): Shared<AnySource>, headers: HeaderMap) -> 
 /// 200 while a load balancer may send clients here; 503 while it should not: dotd is draining, or XDP or a
 /// certificate does not meet the config's requirements.
 async fn show_health(Shared(source): Shared<AnySource>) -> Response {
-    let Status { state, drain, xdp, unusable_certificates, is_strict, .. } = source.status();
+    let Status { state, drain, off, xdp, unusable_certificates, is_strict, .. } = source.status();
     let is_well = state == State::Serving
         && drain.is_none()
+        && off.is_none()
         && !(xdp.required && xdp.degraded.is_some())
         && (!is_strict || unusable_certificates.is_empty());
     let code = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut body = json!({ "state": state });
     if let Some(why) = xdp.degraded {
         body["degraded"] = json!(why);
+    }
+    if off.is_some() {
+        body["off"] = json!(drain::OFF);
     }
     if !unusable_certificates.is_empty() {
         body["certificates"] = json!(certificates::lines(&unusable_certificates));

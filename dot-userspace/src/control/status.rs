@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{DrainStatus, TlsRow, UnusableCertificate};
+use super::{DrainStatus, OffStatus, TlsRow, UnusableCertificate};
 use crate::{tls::certificate::Identity, xdp};
 
 /// The running process.
@@ -28,6 +28,9 @@ pub struct Status {
     /// Set while an operator has told load balancers to send no new clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<DrainStatus>,
+    /// An operator has switched DNS over TLS off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub off: Option<OffStatus>,
     /// Seconds since dotd was ready.
     pub uptime_seconds: u64,
     /// Worker threads.
@@ -184,6 +187,12 @@ pub struct BackendStatus {
     /// The reason why the last check failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// An operator drains it.
+    #[serde(default)]
+    pub is_drained: bool,
+    /// Its weight, where an operator has set another one than the config.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u16>,
     /// Percentage of queries that it answered between its last two checks; absent if there were few queries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered_percent: Option<u8>,

@@ -92,6 +92,7 @@ fn refuses_the_rest() {
                 &json!([
                     "/bans",
                     "/cache",
+                    "/config",
                     "/drain",
                     "/explain",
                     "/log",
@@ -100,6 +101,8 @@ fn refuses_the_rest() {
                     "/reload",
                     "/status",
                     "/stats",
+                    "/backend",
+                    "/dot",
                     "/tickets",
                     "/top",
                     "/trace",

@@ -29,7 +29,7 @@ use nix::{
 };
 
 use super::{
-    SIGNALS,
+    SIGNALS, doors,
     estate::{Estate, Kept},
     request::Report,
     succession::Leaving,
@@ -257,6 +257,18 @@ impl Duty {
                     State::Stopping => (self.is_stopping, self.estate.sockets) = (true, None),
                 }
                 notify(state);
+                Answer::Done(None)
+            }
+            Request::Doors { are_open } => match &self.estate.sockets {
+                Some(sockets) => doors::set(sockets, are_open)
+                    .map_or_else(|error| Answer::Refused(error.to_string()), |()| Answer::Done(None)),
+                // It is stopping.
+                None => Answer::Done(None),
+            },
+            Request::Alive(text) => {
+                use sd_notify::NotifyState;
+                // Without systemd there is nothing to notify, which is no error.
+                let _ = sd_notify::notify(&[NotifyState::Watchdog, NotifyState::Status(&text)]);
                 Answer::Done(None)
             }
             Request::IsSucceeded => Answer::Refused("it is not".into()),

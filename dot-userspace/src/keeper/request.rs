@@ -129,6 +129,19 @@ impl Keeper {
         }
     }
 
+    /// Has the kernel take new connections for DNS over TLS, or drop them.
+    ///
+    /// # Errors
+    /// The keeper has no right to, or is of an earlier build.
+    pub fn doors(&self, are_open: bool) -> Result<(), KeeperError> {
+        self.ask(&Request::Doors { are_open }).map(drop)
+    }
+
+    /// Every worker answers, and this is how it stands. A keeper of an earlier build refuses it, and tells systemd nothing.
+    pub fn alive(&self, text: String) {
+        let _ = self.ask(&Request::Alive(text));
+    }
+
     /// The engine that serves in place of this one, if there is one.
     #[must_use]
     pub fn successor(&self) -> Option<Successor> {

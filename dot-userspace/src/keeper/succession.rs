@@ -138,12 +138,15 @@ impl Duty {
             }
             Request::IsSucceeded => Answer::Refused("not yet".into()),
             // The next engine notifies systemd.
-            Request::Notify(_) => Answer::Done(None),
+            Request::Notify(_) | Request::Alive(_) => Answer::Done(None),
             Request::Look { has_news } => self.look(*has_news),
             Request::Open(path) => self.open(path),
-            Request::Hello(_) | Request::Leave | Request::ReadConfig | Request::Adopt | Request::Keep(_) => {
-                Answer::Refused("an upgrade is under way; try again".into())
-            }
+            Request::Hello(_)
+            | Request::Leave
+            | Request::ReadConfig
+            | Request::Adopt
+            | Request::Doors { .. }
+            | Request::Keep(_) => Answer::Refused("an upgrade is under way; try again".into()),
         }
     }
 

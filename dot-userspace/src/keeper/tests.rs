@@ -212,3 +212,13 @@ proptest! {
         }
     }
 }
+
+/// Goal: what an engine says for `systemctl status` is no assignment of another kind, and has a bound. Method: a text with line
+/// ends, and one that is too long.
+#[test]
+fn a_status_is_one_line() {
+    let decoded = |text: &str| Request::decode(&Request::Alive(text.into()).encode());
+    assert_eq!(decoded("5 connections"), Some(Request::Alive("5 connections".into())));
+    assert_eq!(decoded("x\nMAINPID=1\r\0"), Some(Request::Alive("x MAINPID=1  ".into())));
+    assert_eq!(decoded(&"x".repeat(257)), None);
+}

@@ -26,6 +26,8 @@ use nix::{
 pub(super) const VERSION: u8 = 2;
 /// A word and a path.
 pub(super) const REQUEST_OCTETS_MAX: usize = 4 + 4096;
+/// A line of `systemctl status`.
+const STATUS_OCTETS_MAX: usize = 256;
 /// A kind, and a reason in words.
 pub(super) const ANSWER_OCTETS_MAX: usize = 4096;
 
@@ -61,6 +63,10 @@ pub(super) enum Request {
     /// Does another engine serve in place of this one? Then this one must end; the answer carries
     /// the passage for its sessions.
     IsSucceeded,
+    /// Take new connections for DNS over TLS, or drop them.
+    Doors { are_open: bool },
+    /// Every worker answers: systemd's watchdog is told, with this text for `systemctl status`.
+    Alive(String),
     /// Keep these octets for the next engine: the keys of session tickets, as `tls::Tickets` writes and reads them.
     Keep(Vec<u8>),
 }
@@ -78,11 +84,14 @@ impl Request {
             Self::Adopt => (b'A', 0),
             Self::Open(_) => (b'O', 0),
             Self::IsSucceeded => (b'S', 0),
+            Self::Doors { are_open } => (b'F', u8::from(*are_open)),
+            Self::Alive(_) => (b'W', 0),
             Self::Keep(_) => (b'K', 0),
         };
         let rest = match self {
             Self::Open(path) => path.as_os_str().as_bytes(),
             Self::Keep(octets) => octets,
+            Self::Alive(text) => text.as_bytes(),
             _ => &[],
         };
         [&[word, argument], rest].concat()
@@ -103,10 +112,17 @@ impl Request {
                 Self::Open(Path::new(OsStr::from_bytes(path)).to_path_buf())
             }
             [b'S', 0] => Self::IsSucceeded,
+            [b'F', open @ (0 | 1)] => Self::Doors { are_open: *open == 1 },
+            [b'W', 0, text @ ..] if text.len() <= STATUS_OCTETS_MAX => Self::Alive(one_line(text)),
             [b'K', 0, octets @ ..] => Self::Keep(octets.to_vec()),
             _ => return None,
         })
     }
+}
+
+/// A text without what would end a line: each line of a message to systemd is another assignment, such as MAINPID=.
+fn one_line(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).replace(|letter: char| letter.is_control(), " ")
 }
 
 /// An answer of the keeper.

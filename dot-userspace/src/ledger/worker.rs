@@ -65,6 +65,8 @@ counters! {
     RefusedAccess = "connections", "refused_access", end = "refused_access";
     /// Sessions that this engine took over from the previous one at an upgrade.
     Adopted = "connections", "adopted";
+    /// Connections closed at accept: DNS over TLS is switched off.
+    RefusedOff = "connections", "switched_off", end = "switched_off";
     /// `accept` failed for lack of a file descriptor or memory.
     AcceptFailed = "connections", "accept_failed";
     /// Connections open now: a gauge.

@@ -9,6 +9,7 @@
 mod banned;
 mod carried;
 mod clients;
+mod closing;
 mod deadline_timer;
 mod discovery;
 mod disposition;
@@ -195,7 +196,8 @@ impl<L: Link> Session<L> {
         if self.closing.is_none() && self.reader.is_over() {
             self.inbox.wait_for_turn();
         }
-        let must_close = || self.shared.must_close().or_else(|| self.probe.must_leave());
+        let must_close =
+            || self.shared.must_close(self.inbox.is_encrypted()).or_else(|| self.probe.must_leave());
         self.closing = self.closing.or_else(must_close).or_else(|| self.has_lasted(now));
         let end = self.poll_end(context, now);
         self.probe.note(self.idle_since());

@@ -15,7 +15,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Fill, Inbox, Moving, SessionEnd, SharedAnswers,
+    Fill, Inbox, Moving, SharedAnswers,
     clients::{Clients, Row},
     limits::Limits,
     linger::Lingering,
@@ -53,9 +53,11 @@ pub struct WorkerShared {
     backends: RefCell<Rc<Backends>>,
     /// `None`: the cache is off.
     answers: RefCell<Option<Rc<SharedAnswers>>>,
-    is_draining: Cell<bool>,
+    pub(super) is_draining: Cell<bool>,
     /// Whether sessions move to the next engine.
     pub(super) moving: Cell<Moving>,
+    /// DNS over TLS is switched off.
+    pub(super) is_off: Cell<bool>,
     /// What each client uses of this worker.
     pub(super) clients: Clients,
     /// Which clients may read now.
@@ -75,7 +77,7 @@ pub struct WorkerShared {
     /// Buffer for a response of dotd's own with records.
     pub(super) made: RefCell<Vec<u8>>,
     /// Datagrams that wait for an answer, and answers that wait for the kernel.
-    owed: Cell<usize>,
+    pub(super) owed: Cell<usize>,
     fill: Cell<Fill>,
     /// This hop's EDNS options for clients at present.
     hop: Cell<Hop>,
@@ -108,6 +110,7 @@ impl WorkerShared {
             answers: RefCell::default(),
             is_draining: Cell::new(false),
             moving: Cell::default(),
+            is_off: Cell::new(false),
             clients: Clients::default(),
             turns: Turns::default(),
             rates,
@@ -259,19 +262,6 @@ impl WorkerShared {
         }
     }
 
-    /// No session reads another query; each ends when all its queries are answered.
-    pub fn drain(&self) {
-        self.is_draining.set(true);
-        self.renew_hop();
-        self.wake_all();
-    }
-
-    /// Whether all queries are answered: no session is open or lingers, and no datagram waits for its response.
-    #[must_use]
-    pub fn is_quiet(&self) -> bool {
-        self.sessions.borrow().is_empty() && self.lingering.is_empty() && self.owed.get() == 0
-    }
-
     /// Counts datagrams that wait for an answer.
     pub(super) fn owe(&self, datagrams: usize) {
         self.owed.set(self.owed.get() + datagrams);
@@ -301,7 +291,7 @@ impl WorkerShared {
 
     /// Limits, fill or draining have changed. While draining and when every place is taken the keepalive timeout is 0, which
     /// asks the client to leave after its answer (RFC 7828 §3.3.2).
-    fn renew_hop(&self) {
+    pub(super) fn renew_hop(&self) {
         let limits = self.limits.get();
         let timeout = u16::try_from(self.idle_timeout().as_millis() / 100).unwrap_or(u16::MAX);
         let timeout = if self.is_draining.get() || self.fill.get().is_full() { 0 } else { timeout };
@@ -321,11 +311,6 @@ impl WorkerShared {
     pub(super) fn count_response(&self, message: &[u8], is_extended: bool) {
         let counter = if is_extended { Counter::RcodeOther } else { rcode_counter(dns::rcode_of(message)) };
         self.counters.add(counter, 1);
-    }
-
-    pub(super) fn must_close(&self) -> Option<SessionEnd> {
-        let must_move = || matches!(self.moving.get(), Moving::Now(_)).then_some(SessionEnd::Moved);
-        self.is_draining.get().then_some(SessionEnd::Drain).or_else(must_move)
     }
 
     pub(super) fn enter(&self, inbox: &Rc<Inbox>) -> u64 {
@@ -374,7 +359,7 @@ impl WorkerShared {
         }
     }
 
-    fn wake_all(&self) {
+    pub(super) fn wake_all(&self) {
         self.sessions.borrow().values().for_each(|inbox| inbox.wake());
     }
 }

@@ -20,12 +20,13 @@ use super::{
     announce, dialer,
     drain::{Why, drain},
     engine_refusals::EngineRefusals,
-    families,
+    families, file_of,
     files::{Files, Seen},
+    heartbeat::{Heartbeat, feel},
     in_a_line,
     listeners::ControlSocket,
     logging, page_token, plan, policies,
-    process::{Process, Running},
+    process::{Flush, Process, Running},
     refusals::{self, Refusals},
     renew::{renew, staples_until, trust},
     restart,
@@ -34,7 +35,7 @@ use super::{
 };
 use crate::{
     backend::{BackendConfig, health},
-    config::{self, Config},
+    config::{self, Config, Read},
     control::{self, Reloaded, Source},
     keeper,
     tls::{
@@ -66,7 +67,6 @@ pub(super) fn run(
         let source = Arc::clone(&process) as Arc<dyn Source>;
         let unix = socket.listener().context("the control socket was removed")?;
         let mut doors = JoinSet::new();
-        process.serve_file(running.keeper.config().unwrap_or_default().as_deref(), &[]);
         if http.is_some() {
             match page_token::make(&running.config.server.run_dir) {
                 Ok(token) => drop(process.page_token.set(token)),
@@ -158,13 +158,14 @@ async fn hear_signals(
     let (mut notices, mut refusals) = (process.notices(), Refusals::default());
     let (mut engine_refusals, mut told) = (EngineRefusals::default(), process.told_packets());
     let mut reading = policies::Reading::default();
+    let mut heartbeat = Heartbeat::of(running.workers.len());
     loop {
         tokio::select! {
             _ = hup.recv() => {
                 coalesce(&mut hup).await;
                 let _ = reload(process, &mut running, &mut files, &mut reading).await;
             }
-            Some(asker) = running.reloads.recv() => {
+            Some(asker) = running.asked.reloads.recv() => {
                 // An operator that has closed the connection finds the result in the log.
                 let _ = asker.send(reload(process, &mut running, &mut files, &mut reading).await);
             }
@@ -204,16 +205,27 @@ async fn hear_signals(
                 refusals.say(&heard, running.config.log.client_address, Instant::now());
             }
             seen = trace::told(&mut told) => process.tell_packets(&seen),
-            Some(flush) = running.flushes.recv() => {
-                running.workers.iter().for_each(|worker| worker.tell(Command::Flush(flush.clone())));
-            }
+            Some(()) = running.asked.weighings.recv() => weigh(process, &mut running),
+            Some(forget) = running.asked.flushes.recv() => flush(&running, &forget),
             _ = watch.tick() => {
                 engine_refusals.say_more(Instant::now());
                 is_pressed = tell_pressure(&running, is_pressed);
                 look_around(process, &mut running)?;
+                feel(process, &running, &mut heartbeat);
             }
         }
     }
+}
+
+/// Every worker forgets these cached answers, or all of them.
+fn flush(running: &Running, forget: &Flush) {
+    running.workers.iter().for_each(|worker| worker.tell(Command::Flush(forget.clone())));
+}
+
+/// Every worker asks backends as an operator has switched them.
+fn weigh(process: &Process, running: &mut Running) {
+    process.weigh(&running.config, &mut running.backends);
+    running.workers.iter().for_each(|worker| worker.tell(Command::Weigh(running.backends.clone())));
 }
 
 /// The periodic work.
@@ -284,7 +296,7 @@ async fn reload(
 }
 
 async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<Reloaded> {
-    let (mut config, text) = read_config(running)?;
+    let (mut config, read) = read_config(running)?;
     families::leave_out(&mut config, families::is_here);
     let state_dir = &running.config.server.state_dir;
     let loaded = certificate::load_all(&config.tls, state_dir, &process.identities())?;
@@ -305,6 +317,7 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
         tracing::warn!("{key} has changed in the file; it takes effect when dotd is restarted");
     }
     running.backends = plan::backends(&config, embedded, secured, &running.backends);
+    process.weigh(&config, &mut running.backends);
     running.checks = check_all(&running.backends);
     let (workers, backends) = (running.workers.len(), running.backends.len());
     running.admission.reload(plan::caps(&config.session, running.descriptors, workers, backends));
@@ -320,25 +333,23 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
     running.staples_until = staples_until(identities);
     process.reloaded(&config, &running.backends, loaded);
     process.screen_by(running.screen.clone(), &[]);
-    process.serve_file(text.as_deref(), &waiting);
     if let Some(doubt) = doubt {
         tracing::warn!("{doubt}");
     }
     running.tickets = tickets;
     logging::set_level(config.log.level);
     running.config = restart::as_it_runs(&running.config, config);
+    process.serve_file(&running.config, read, &waiting);
     running.keeper.adopt();
     let waiting = waiting.into_iter().map(str::to_owned).collect();
     Ok(Reloaded { waiting, unusable_certificates: process.unusable_certificates() })
 }
 
 /// The config as the keeper reads it, which may have the right if the engine has not.
-fn read_config(running: &Running) -> anyhow::Result<(Config, Option<String>)> {
-    let file = running.path.as_deref().unwrap_or(config::DEFAULT_PATH.as_ref());
-    match running.keeper.config()? {
-        Some(text) => Ok((config::parse(&text, &file.display().to_string())?, Some(text))),
-        None => Ok((Config::default(), None)),
-    }
+fn read_config(running: &Running) -> anyhow::Result<(Config, Option<Read>)> {
+    let Some(text) = running.keeper.config()? else { return Ok((Config::default(), None)) };
+    let file = file_of(running.path.as_deref());
+    Ok((config::parse(&text, &file)?, Some(Read { text, file })))
 }
 
 /// Ticket keys that nodes share come from their file, which may have changed; the process's own keys stay, because

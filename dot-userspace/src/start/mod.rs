@@ -17,6 +17,7 @@ pub mod families;
 mod fast_open;
 mod files;
 mod frame_streams;
+mod heartbeat;
 pub mod journal;
 mod kept_tickets;
 mod known_backends;
@@ -40,16 +41,22 @@ mod transfers;
 pub mod trial;
 mod xdp_watchdog;
 
+pub use restart::needed_for;
 pub use succession::{could_succeed, succeed};
 
-use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use anyhow::Context;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::task::JoinSet;
 
 use crate::{
     backend::{BackendConfig, Embedded},
-    config::{Config, Sandbox, Workers},
+    config::{self, Config, Read, Sandbox, Workers},
     confine, disk,
     events::{EventSink, tap::TapCounts},
     keeper::{self, Estate, Inheritance, Keeper, Kept, Part, Sockets},
@@ -63,13 +70,10 @@ use explain::Engine;
 use files::Seen;
 use listeners::ControlSocket;
 use privileges::Owner;
-use process::{Askers, Kernel, Process, Running};
+use process::{Kernel, Process, Running, ask};
 use tap::Tapping;
 use tls_history::TlsHistory;
 use transfers::{Standings, Transferred, Transfers};
-
-/// Most cache flushes, and most reloads, that wait for the control thread.
-const FLUSHES_MAX: usize = 16;
 
 /// Everything that was read and opened while there were rights.
 struct Opened {
@@ -127,7 +131,7 @@ fn become_two(
     mut estate: Estate,
     inherited: Option<&Inheritance>,
 ) -> anyhow::Result<u8> {
-    let path = estate.path.clone();
+    let (path, text) = (estate.path.clone(), estate.text.clone());
     estate.tickets = Kept::now(opened.tickets.write());
     let held = listeners::hold(&config, &opened.listeners, opened.http.as_ref(), &opened.control_socket);
     estate.sockets = Some(held.context("no descriptor is left")?);
@@ -156,7 +160,7 @@ fn become_two(
             confine_engine(&config)?;
             #[cfg(feature = "debug-log")]
             opened.kernel.0.iter_mut().for_each(xdp::Xdp::pass_packet_log_on);
-            engine(opened, config, path, (keeper, passage)).map(|()| 0)
+            engine(opened, config, (path, text), (keeper, passage)).map(|()| 0)
         }
         Err(error) => {
             if let Some(mut holder) = holder.filter(|_| !inherited.is_some_and(Inheritance::is_served)) {
@@ -193,7 +197,7 @@ fn confine_engine(config: &Config) -> anyhow::Result<()> {
 pub fn run_alone(config: Config) -> anyhow::Result<()> {
     let opened = open(&config, None)?;
     privileges::drop_all(opened.user)?;
-    engine(opened, config, None, (Keeper::absent(), None))
+    engine(opened, config, (None, None), (Keeper::absent(), None))
 }
 
 /// The sockets and the state of a previous program.
@@ -240,6 +244,7 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
     // Before seccomp, which permits no more sockets of this kind.
     let queues = xdp::Queues::open(listeners_of).ok();
     if left.is_none() {
+        process::begin_anew(&config.server.run_dir);
         privileges::hand_over_state(&config.server.state_dir, user)?;
     }
     Ok(Opened {
@@ -267,8 +272,11 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
 /// The keeper of an engine, and the passage through which it receives the sessions of the previous one.
 type Ties = (Keeper, Option<OwnedFd>);
 
+/// The config file: its path, and the text that is served.
+type File = (Option<PathBuf>, Option<String>);
+
 /// Serves without rights, until a signal.
-fn engine(opened: Opened, config: Config, path: Option<PathBuf>, ties: Ties) -> anyhow::Result<()> {
+fn engine(opened: Opened, config: Config, (path, text): File, ties: Ties) -> anyhow::Result<()> {
     let (keeper, passage) = ties;
     let Opened { loaded, backends, history, listeners, cpus, descriptors, .. } = opened;
     let workers = listeners.len();
@@ -288,10 +296,11 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, ties: Ties) -> 
     let (sink, charges) = ChargesSink::new();
     let (events, refused) = EventSink::new();
     events.log_connections(config.log.connections);
-    let (askers, flushes, reloads) = askers(&events, taps, &keeper, history, standings);
+    let (askers, asked) = ask(events.clone(), taps, keeper.clone(), history, standings);
     let staples_until = renew::staples_until(&loaded.identities);
     let process = Process::new(&config, &backends, workers, loaded, opened.kernel, sink.clone(), askers);
-    process.say_unusable_certificates();
+    process.serve_file(&config, text.map(|text| Read { text, file: file_of(path.as_deref()) }), &[]);
+    process.begin();
     let mut running = Vec::with_capacity(workers);
     for (index, listeners) in listeners.into_iter().enumerate() {
         let plan = Plan {
@@ -330,8 +339,7 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, ties: Ties) -> 
         checks: JoinSet::new(),
         charges,
         refused,
-        flushes,
-        reloads,
+        asked,
         successor: None,
     };
     process.screen_by(running.screen.clone(), &[]);
@@ -339,19 +347,9 @@ fn engine(opened: Opened, config: Config, path: Option<PathBuf>, ties: Ties) -> 
     control_loop::run(process, running, opened.seen, opened.control_socket, opened.http, opened.began)
 }
 
-/// The channels of operators and workers to the control thread, and the keeper.
-fn askers(
-    events: &EventSink,
-    taps: TapCounts,
-    keeper: &Keeper,
-    history: TlsHistory,
-    standings: Standings,
-) -> (Askers, mpsc::Receiver<process::Flush>, mpsc::Receiver<process::Reload>) {
-    let (flusher, flushes) = mpsc::channel(FLUSHES_MAX);
-    let (reloader, reloads) = mpsc::channel(FLUSHES_MAX);
-    let (events, keeper) = (events.clone(), keeper.clone());
-    let askers = Askers { flushes: flusher, reloads: reloader, events, taps, keeper, history, standings };
-    (askers, flushes, reloads)
+/// The name of the config file in what is said about it.
+fn file_of(path: Option<&Path>) -> String {
+    path.unwrap_or(Path::new(config::DEFAULT_PATH)).display().to_string()
 }
 
 /// Starts the log thread, and the embedded backend if there is one.

@@ -119,6 +119,8 @@ pub(super) fn backend_statuses(config: &Config) -> Vec<BackendStatus> {
         transport: transport.to_owned(),
         state: HealthState::Unchecked.label().to_owned(),
         reason: None,
+        is_drained: false,
+        weight: None,
         answered_percent: None,
         servfail_percent: None,
         unmatched: None,

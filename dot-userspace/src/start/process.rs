@@ -3,9 +3,15 @@
 //! Before: `start::run` has set everything up. After: every answer of the control socket is made here.
 //! Never: changes anything except by [`Process::reloaded`] and its counters.
 
+mod asking;
 mod certificates;
+mod config_text;
 mod readiness;
 mod source;
+mod switched;
+
+pub(super) use asking::{Asked, Askers, Flush, Reload, ask};
+pub(super) use switched::begin_anew;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -18,10 +24,7 @@ use std::{
 };
 
 use anyhow::Context;
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::JoinSet,
-};
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     explain::Engine,
@@ -38,9 +41,8 @@ use super::{
 };
 use crate::{
     backend::BackendConfig,
-    cache::Forget,
-    config::{self, Config, ConfigRow},
-    control::{CertificateStatus, ListenerStatus, Reloaded},
+    config::{self, Config},
+    control::{CertificateStatus, ListenerStatus},
     events::{EventSink, Refused, tap::TapCounts},
     keeper::{Keeper, Successor},
     ledger::{Counter, WorkerCounters},
@@ -84,10 +86,8 @@ pub(super) struct Running {
     pub charges: mpsc::Receiver<Charges>,
     /// The workers' refusals of clients.
     pub refused: mpsc::Receiver<Vec<Refused>>,
-    /// Requests to remove cached answers.
-    pub flushes: mpsc::Receiver<Flush>,
-    /// Operators that wait for a reload.
-    pub reloads: mpsc::Receiver<Reload>,
+    /// Requests of operators.
+    pub asked: Asked,
     /// The engine that serves in place of this one.
     pub successor: Option<Successor>,
 }
@@ -97,24 +97,6 @@ impl Running {
     pub(super) fn policies(&self) -> plan::Policies {
         plan::Policies { screen: self.screen.clone(), notified: self.notified.clone() }
     }
-}
-
-/// The channels to the control thread, and the keeper.
-pub(super) struct Askers {
-    /// Requests to remove cached answers.
-    pub flushes: mpsc::Sender<Flush>,
-    /// Requests for a reload.
-    pub reloads: mpsc::Sender<Reload>,
-    /// The sink of the workers' events about clients.
-    pub events: EventSink,
-    /// Counts of message copies.
-    pub taps: TapCounts,
-    /// It gets signals for the main process, and ticket keys.
-    pub keeper: Keeper,
-    /// The history of backends' TLS.
-    pub history: TlsHistory,
-    /// The state of transferred zones.
-    pub standings: Standings,
 }
 
 /// The state behind the control socket.
@@ -134,6 +116,8 @@ pub(super) struct Process {
     taps: TapCounts,
     is_draining: AtomicBool,
     drained: Mutex<readiness::Drained>,
+    switched: Mutex<switched::Switched>,
+    weigher: mpsc::Sender<()>,
     reloads_ok: AtomicU64,
     reloads_failed: AtomicU64,
     ban_seconds: AtomicU32,
@@ -142,10 +126,9 @@ pub(super) struct Process {
     policy: Mutex<KnownZones>,
     standings: Standings,
     config: Mutex<Arc<Config>>,
-    /// Every key of the config that is served.
-    config_rows: Mutex<Vec<ConfigRow>>,
     /// The token for actions from the page. Empty: there is no page.
     pub(super) page_token: OnceLock<Arc<str>>,
+    runs: Mutex<config_text::Runs>,
     recent: Mutex<RecentRefusals>,
     /// Empty until workers run.
     engine: OnceLock<Engine>,
@@ -156,12 +139,6 @@ pub(super) struct Process {
     history: TlsHistory,
     pub(super) tickets: KeptTickets,
 }
-
-/// The answers that caches must remove. `None`: all.
-pub(super) type Flush = Option<Forget>;
-
-/// The channel for the result of a reload.
-pub(super) type Reload = oneshot::Sender<Result<Reloaded, String>>;
 
 /// Length of a ban if neither the operator nor the config gives one.
 const BAN_SECONDS: u64 = 60;
@@ -191,7 +168,7 @@ impl Process {
         loaded: Loaded,
         kernel: Kernel,
         sink: ChargesSink,
-        Askers { flushes, reloads, events, taps, keeper, history, standings }: Askers,
+        Askers { flushes, reloads, weigher, events, taps, keeper, history, standings }: Askers,
     ) -> Self {
         sink.want(kernel.0.as_ref().is_some_and(|xdp| xdp.wants_charges(&config.xdp)));
         let listeners = |addresses: &[SocketAddr], transport: &str| {
@@ -217,6 +194,8 @@ impl Process {
             taps,
             is_draining: AtomicBool::new(false),
             drained: Mutex::default(),
+            switched: Mutex::new(switched::Switched::of(config)),
+            weigher,
             reloads_ok: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
             ban_seconds: AtomicU32::new(config.xdp.limit.ban_seconds),
@@ -225,8 +204,8 @@ impl Process {
             policy: Mutex::default(),
             standings,
             config: Mutex::new(Arc::new(config.clone())),
-            config_rows: Mutex::default(),
             page_token: OnceLock::new(),
+            runs: Mutex::default(),
             recent: Mutex::default(),
             engine: OnceLock::new(),
             traces: Traces::default(),
@@ -238,9 +217,16 @@ impl Process {
         }
     }
 
+    /// Before workers run: says what is wrong with certificates, and switches the kernel as it was.
+    pub(super) fn begin(&self) {
+        self.say_unusable_certificates();
+        self.resume_switch();
+    }
+
     /// The workers run now.
     pub(super) fn serve_by(&self, engine: Engine) {
         let _ = self.engine.set(engine);
+        self.resume_switch();
     }
 
     /// The workers, once they run.
@@ -261,11 +247,6 @@ impl Process {
     /// The history of backends' TLS.
     pub(super) fn history(&self) -> &TlsHistory {
         &self.history
-    }
-
-    /// This text of the config file is served, except for these keys, which wait for a restart.
-    pub(super) fn serve_file(&self, text: Option<&str>, waiting: &[&str]) {
-        *lock(&self.config_rows) = config::rows(text, waiting);
     }
 
     /// The running traces.

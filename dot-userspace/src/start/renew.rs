@@ -51,7 +51,8 @@ fn load(process: &Process, running: &mut Running) -> anyhow::Result<Loaded> {
     let identities = &loaded.identities;
     let tickets = control_loop::tickets(running, tls, identities)?;
     let serving = tls::serving(identities, tls, &tickets)?;
-    let backends = backends(process, running)?;
+    let mut backends = backends(process, running)?;
+    process.weigh(&running.config, &mut backends);
     process.tickets.resume_by(&tickets);
     if backends == running.backends {
         running.workers.iter().for_each(|worker| worker.tell(Command::Serve(serving.clone())));

@@ -7,7 +7,8 @@
 use crate::config::{Config, Control, Listen, Log, Tls, Xdp, XdpLimit};
 
 /// Keys that take effect when dotd is restarted and differ from those in effect.
-pub(super) fn needed_for(runs: &Config, new: &Config) -> Vec<&'static str> {
+#[must_use]
+pub fn needed_for(runs: &Config, new: &Config) -> Vec<&'static str> {
     let rotation = keeps_own_keys(&runs.tls, &new.tls) && runs.tls.ticket_rotation != new.tls.ticket_rotation;
     let changed = [
         ("server.workers", runs.server.workers != new.server.workers),

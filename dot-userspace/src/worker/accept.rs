@@ -253,7 +253,7 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 
 fn admit(tcp: TcpStream, peer: SocketAddr, entry: Entry, acceptor: &Rc<Acceptor>) {
     let deadline = Instant::now() + acceptor.current.borrow().1;
-    if acceptor.trusts(peer) {
+    if acceptor.trusts(peer) && !acceptor.shared.is_off() {
         return match acceptor.with_room(entry, None, || acceptor.admission.admit_unknown(entry.number)) {
             Ok(place) => {
                 // The SYNs come from the load balancer, which must not be charged for its clients.
@@ -263,7 +263,7 @@ fn admit(tcp: TcpStream, peer: SocketAddr, entry: Entry, acceptor: &Rc<Acceptor>
             Err(refused) => refuse(acceptor, peer, refused),
         };
     }
-    if acceptor.closes_at(entry, peer) {
+    if acceptor.is_off(entry) || acceptor.closes_at(entry, peer) {
         return;
     }
     let client = peer.ip();

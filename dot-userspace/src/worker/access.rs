@@ -34,6 +34,15 @@ pub(super) struct Entry {
 }
 
 impl Acceptor {
+    /// Whether that service is switched off, and a connection for it must be closed; it is counted.
+    pub(super) fn is_off(&self, entry: Entry) -> bool {
+        let is_off = entry.transport == Transport::Dot && self.shared().is_off();
+        if is_off {
+            self.shared().counters.add(Counter::RefusedOff, 1);
+        }
+        is_off
+    }
+
     /// Whether a client may not ask and gets no response: its connection must be closed; the refusal is counted.
     pub(super) fn closes_at(&self, entry: Entry, client: SocketAddr) -> bool {
         match self.by_address(entry, client).filter(|denial| denial.is_silent) {

@@ -13,6 +13,7 @@ mod connection_octets;
 mod designated;
 mod eviction;
 mod leave;
+mod line;
 mod moderation;
 mod mover;
 mod open;
@@ -29,7 +30,7 @@ use std::{
     time::Duration,
 };
 
-use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam::channel::{Receiver, bounded, unbounded};
 use nix::{
     errno::Errno,
     sched::{CpuSet, sched_setaffinity},
@@ -50,6 +51,7 @@ pub use charges::ChargesSink;
 pub use connection_octets::worker_of;
 use designated::designation;
 pub use leave::Drain;
+pub use line::Line;
 use passage::Arrived;
 use sessions::ARRIVED_MAX;
 
@@ -115,6 +117,10 @@ pub enum Command {
     Screen(Option<Arc<Screen>>),
     /// The connections are near their cap, or no longer: check their number.
     NoteFill,
+    /// DNS over TLS is switched on or off: take connections for it, or none, and end its sessions once all is answered.
+    Switch(bool),
+    /// Other weights of the same backends.
+    Weigh(Vec<BackendConfig>),
     /// Call this with the state that the sessions of the worker share.
     Look(Look),
     /// Forget these cached answers, or all of them.
@@ -167,36 +173,6 @@ pub struct Worker {
     thread: JoinHandle<()>,
 }
 
-/// The channel to a worker. Clones share it.
-#[derive(Clone)]
-pub struct Line {
-    commands: Sender<Command>,
-    arrivals: Sender<Arrived>,
-    bell: Arc<Notify>,
-}
-
-impl Line {
-    /// Makes the worker continue a session of the previous engine. Waits while other sessions wait for the worker.
-    /// `false`: the worker accepts none any more, and this connection is closed.
-    #[must_use]
-    pub fn adopt(&self, arrived: Arrived) -> bool {
-        let is_taken = self.arrivals.send(arrived).is_ok();
-        self.bell.notify_one();
-        is_taken
-    }
-
-    /// Makes the worker call this in its next turn.
-    pub fn look(&self, look: Look) {
-        self.tell(Command::Look(look));
-    }
-
-    fn tell(&self, command: Command) {
-        // A worker that is gone needs no commands; `join` reports how it went.
-        let _ = self.commands.send(command);
-        self.bell.notify_one();
-    }
-}
-
 impl Worker {
     /// Starts the thread.
     ///
@@ -221,7 +197,7 @@ impl Worker {
             }
         })?;
         is_ready.recv().map_err(io::Error::other)??;
-        Ok(Self { line: Line { commands, arrivals, bell }, thread })
+        Ok(Self { line: Line::new(commands, arrivals, bell), thread })
     }
 
     /// Sends the worker a command, which it executes in its next turn.
@@ -306,6 +282,11 @@ async fn work(plan: Plan, (commands, arrived): (Receiver<Command>, Receiver<Arri
                 }
                 Command::Screen(screen) => shared.screen_by(screen),
                 Command::NoteFill => acceptor.note_pressure(),
+                Command::Switch(is_on) => shared.switch(is_on),
+                Command::Weigh(backends) => {
+                    shared.backends().reload(current.policy, &backends);
+                    current.backends = backends;
+                }
                 Command::Look(look) => look(&shared),
                 Command::Flush(Some(forget)) => shared.forget(forget),
                 Command::Flush(None) => shared.renew_cache(current.keeping),

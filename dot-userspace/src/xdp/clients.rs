@@ -1,7 +1,7 @@
 //! Acts on single clients: bans them, lifts bans, charges them for their costs.
 //!
 //! Before: an operator or a worker names the client. After: `bans` and `costs` wrote their maps, and SETTINGS says that
-//! there are entries.
+//! there are entries, or that DNS over TLS is switched off.
 //! Never: decides which costs are too high; leaves SETTINGS out of date.
 
 use std::time::Duration;
@@ -10,6 +10,14 @@ use super::{BanRow, Charges, Loaded, Xdp, XdpError, kernel::Kernel};
 use crate::config;
 
 impl Xdp {
+    /// Whether SYN for DNS over TLS are dropped, because it is switched off.
+    ///
+    /// # Errors
+    /// [`XdpError::Settings`]
+    pub fn set_dot_off(&mut self, is_off: bool) -> Result<(), XdpError> {
+        self.kernel.as_mut().map_or(Ok(()), |loaded| loaded.kernel.settings.set_dot_off(is_off))
+    }
+
     /// Every ban, sorted by its end.
     #[must_use]
     pub fn bans(&self) -> Vec<BanRow> {

@@ -94,11 +94,11 @@ impl Written {
     /// Writes the settings from the config. A packet in the meantime may be judged by parts of the old and of the new
     /// settings.
     pub(super) fn apply(&mut self, config: &config::Xdp, prefixes: Prefixes) -> Result<(), XdpError> {
-        let Settings { bans, spent, spent_wide, local, traced, .. } = self.current;
+        let Settings { bans, spent, spent_wide, local, traced, dot_is_off, .. } = self.current;
         self.syn_over = config.limit.syn_over;
         let has_cookies = u8::from(self.has_cookies());
         let rest = settings(config, prefixes);
-        self.write(Settings { bans, spent, spent_wide, local, traced, has_cookies, ..rest })
+        self.write(Settings { bans, spent, spent_wide, local, traced, has_cookies, dot_is_off, ..rest })
     }
 
     /// Checks whether the stack still makes cookies; writes nothing if nothing changed.
@@ -136,6 +136,15 @@ impl Written {
     /// Sets the IP versions whose local addresses are all known, and invalidates what CPUs remember of destinations.
     pub(super) fn set_local(&mut self, local: u8) -> Result<(), XdpError> {
         self.write(Settings { local, ..self.current })
+    }
+
+    /// Sets whether DNS over TLS is switched off; writes nothing if nothing changed.
+    pub(super) fn set_dot_off(&mut self, is_off: bool) -> Result<(), XdpError> {
+        let dot_is_off = u8::from(is_off);
+        if dot_is_off == self.current.dot_is_off {
+            return Ok(());
+        }
+        self.write(Settings { dot_is_off, ..self.current })
     }
 
     /// Whether the kernel half looks for clients that an operator traces.
@@ -196,7 +205,8 @@ fn settings(config: &config::Xdp, prefixes: Prefixes) -> Settings {
         wide_v6: prefixes.wide_v6.min(prefixes.v6),
         spent_wide: 0,
         traced: 0,
-        reserved: [0; 2],
+        dot_is_off: 0,
+        reserved: [0; 1],
         generation: 0,
         own_interface: LOOPBACK,
         syn: Rate::new(limit.syn_per_second, limit.syn_burst),

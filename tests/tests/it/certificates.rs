@@ -511,3 +511,35 @@ fn a_staple_is_renewed_without_a_signal() {
     assert!(staple().is_some());
     dotd.stop();
 }
+
+/// Goal: what systemd hands over by LoadCredential= is served, at a start and after a reload, by an engine of another user that has
+/// forgotten its environment. Method: a folder as systemd makes it, its name in the environment; a reload that names the second pair
+/// in it.
+#[test]
+fn credentials_of_systemd_are_served() {
+    require!(Root);
+    let (network, scratch) = (Network::new(), Scratch::new());
+    let folder = scratch.folder("credentials");
+    let pairs = ["one", "two"].map(|name| {
+        let made = pair(&scratch, name, &PKCS_ECDSA_P256_SHA256);
+        for file in [&made.cert, &made.key] {
+            let to = folder.join(file.file_name().expect("a file"));
+            fs::rename(file, &to).expect("our own folder");
+            fs::set_permissions(&to, fs::Permissions::from_mode(0o400)).expect("our own file");
+        }
+        made
+    });
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o500)).expect("our own folder");
+    let named = |name: &str| {
+        let path = |end: &str| PathBuf::from(format!("$CREDENTIALS_DIRECTORY/{name}.{end}"));
+        Config::new().xdp("off").set("server", "user", "\"nobody\"").certificate(&path("crt"), &path("key"))
+    };
+    let variable = format!("CREDENTIALS_DIRECTORY={}", folder.display());
+    let dotd = Server::launch(&network, &named("one"), scratch, &["env", &variable]);
+    assert_eq!(leaf(&network), pairs[0].der);
+    dotd.rewrite_config(&named("two"));
+    let said = dotd.operate(&["reload"]);
+    assert!(said.is_success, "{}", said.text);
+    assert_eq!(leaf(&network), pairs[1].der);
+    dotd.stop();
+}

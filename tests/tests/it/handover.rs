@@ -2,12 +2,18 @@
 //!
 //! Before: a dotd that serves. After: its engine was killed, and no client was refused.
 
-use std::net::TcpStream;
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    os::unix::net::{UnixDatagram, UnixStream},
+    time::{Duration, Instant},
+};
 
 use dot_tests::{
     harness::{
         clients::{is_answered_over_tls, kdig, s_client},
         config::Config,
+        dot::Dot,
         eventually,
         message::{A, Query, framed},
         netns::{Network, SERVER_V4},
@@ -93,4 +99,41 @@ fn crashes_without_end_end_dotd() {
     dotd.exhaust(9);
     let (ended, _scratch) = dotd.wait();
     assert_eq!((ended.code, ended.signal), (None, Some(9)), "{ended:?}");
+}
+
+/// Goal: a worker that takes no more turns does not go on refusing its clients: systemd's watchdog hears of every worker, with a line
+/// for `systemctl status`, and where one is stuck another engine serves. Method: a socket in systemd's place; a worker that a
+/// hook of debug builds stops; what is said until another engine is ready.
+#[test]
+fn a_stuck_worker_is_replaced() {
+    require!(Root);
+    let (network, scratch) = (Network::new(), Scratch::new());
+    let path = scratch.path().join("notify");
+    let systemd = UnixDatagram::bind(&path).expect("our own folder");
+    systemd.set_read_timeout(Some(Duration::from_secs(1))).expect("a time");
+    let hear = |what: &str, is_it: fn(&str) -> bool| {
+        let until = Instant::now() + Duration::from_secs(120);
+        while Instant::now() < until {
+            let mut text = [0; 1024];
+            let Ok(octets) = systemd.recv(&mut text) else { continue };
+            let text = String::from_utf8_lossy(&text[..octets]).into_owned();
+            if is_it(&text) {
+                return text;
+            }
+        }
+        panic!("systemd does not hear {what}");
+    };
+    let variable = format!("NOTIFY_SOCKET={}", path.display());
+    let dotd = Server::launch(&network, &Config::new().xdp("off"), scratch, &["env", &variable]);
+    let alive = hear("that it is alive", |text| text.contains("WATCHDOG=1"));
+    assert!(alive.contains("STATUS=0 connections, 1 of 1 backends, XDP off"), "{alive}");
+    let mut socket = UnixStream::connect(dotd.folder().join("run/control.sock")).expect("it listens");
+    let request = "POST /stick HTTP/1.1\r\nHost: dotd\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    socket.write_all(request.as_bytes()).expect("it reads");
+    let _ = socket.read_to_string(&mut String::new());
+    hear("that another engine serves", |text| text.contains("READY=1"));
+    assert!(dotd.stderr().contains("a worker does not answer"), "{}", dotd.stderr());
+    let answer = Dot::connect(&network.client, SERVER_V4).exchange(&Query::new(1, "dotd.test", A).octets());
+    assert_eq!(answer.id, 1);
+    dotd.stop();
 }

@@ -334,6 +334,7 @@ fn kernel_and_host_agree() {
             own_interface: dice.one_of(&[0, 0, 0, 1]),
             do53_is_limited: dice.one_of(&[1, 1, 0]),
             has_cookies: dice.one_of(&[0, 1]),
+            dot_is_off: dice.one_of(&[0, 0, 0, 1]),
             over: dice.one_of(&[Over::Drop, Over::Count]) as u8,
             do53_query_over: dice.one_of(&[Over::Drop, Over::Count, Over::Truncate, Over::Truncate]) as u8,
             syn: rate,

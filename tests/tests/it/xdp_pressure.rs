@@ -85,6 +85,35 @@ fn pressure_drops_new_connections_alone() {
     }
 }
 
+/// Goal: while DNS over TLS is switched off, XDP drops a SYN for it, from every client, and nothing else. Method: frames, with
+/// the switch in both states.
+#[test]
+fn a_switch_drops_new_connections_alone() {
+    let on = settings(Gate::Drop);
+    let Some(mut lab) = Lab::open("a_switch_drops_new_connections_alone", &on) else { return };
+    let judge = |lab: &mut Lab, build: Build| {
+        let outcome = lab.judge(&build.frame().octets);
+        (outcome.action, outcome.verdict.expect("a packet of ours"))
+    };
+    let passes = |reason| (XDP_PASS, Verdict::pass(reason));
+    let syn = || Build::tcp(853, SYN, 1, &[]);
+    let client: IpAddr = "198.51.100.7".parse().unwrap();
+    lab.allow(client, 32);
+    lab.set(&Settings { allow: 1, dot_is_off: 1, ..on });
+    for build in [syn(), syn().v6(), syn().client(client), Build::tcp(853, SYN, 1, &CLIENT_HELLO)] {
+        assert_eq!(judge(&mut lab, build), (XDP_DROP, Verdict::drop(Reason::DotOff)));
+    }
+    for (build, reason) in [
+        (Build::tcp(853, ACK, 1, &[]), Reason::Control),
+        (Build::tcp(853, PSH | ACK, 1, &CLIENT_HELLO), Reason::UnknownFlow),
+        (Build::tcp(53, SYN, 1, &[]), Reason::Syn),
+    ] {
+        assert_eq!(judge(&mut lab, build), passes(reason));
+    }
+    lab.set(&on);
+    assert_eq!(judge(&mut lab, syn()), passes(Reason::Syn));
+}
+
 /// How long a client waits for an answer that comes at once or not at all.
 const PATIENCE: Duration = Duration::from_millis(500);
 

@@ -99,6 +99,8 @@ fn process(registry: &mut Registry, status: &Status) {
     gauge(registry, "uptime", "Time since ready", Some(Unit::Seconds), uptime);
     let serving = i64::from(status.state == State::Serving);
     gauge(registry, "serving", "1 while dotd accepts new connections, 0 while it drains", None, serving);
+    let is_on = i64::from(status.off.is_none());
+    gauge(registry, "enabled", "0 while DNS over TLS is switched off", None, is_on);
     let workers = i64::try_from(status.workers).unwrap_or(i64::MAX);
     gauge(registry, "workers", "Worker threads", None, workers);
     let now = SystemTime::now();
@@ -267,6 +269,11 @@ fn backends(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
         (vec![("backend", backend.name.clone())], is_up)
     });
     gauges(registry, "backend_up", "0 while a backend fails its health checks", up);
+    let drained = status
+        .backends
+        .iter()
+        .map(|backend| (vec![("backend", backend.name.clone())], i64::from(backend.is_drained)));
+    gauges(registry, "backend_drained", "1 while an operator drains a backend", drained);
     let of_each = |what: Traffic| {
         let named = snapshot.backends.iter();
         named.filter_map(move |(name, counts)| Some((name, *counts.get(what.label())?)))

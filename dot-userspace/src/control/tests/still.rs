@@ -65,6 +65,7 @@ impl Source for Still {
             engine_pid: 43,
             state: *self.state.lock().unwrap(),
             drain: None,
+            off: None,
             uptime_seconds: 7,
             workers: 2,
             listeners: vec![ListenerStatus {
@@ -78,6 +79,8 @@ impl Source for Still {
                 transport: "embedded".into(),
                 state: "unchecked".into(),
                 reason: None,
+                is_drained: false,
+                weight: None,
                 answered_percent: None,
                 servfail_percent: None,
                 unmatched: None,
@@ -229,6 +232,20 @@ impl Source for Still {
         Ok(request)
     }
 
+    fn stick(&self) {}
+
+    fn config(&self) -> ConfigStatus {
+        ConfigStatus { file: None, text: None, config: crate::config::Config::default() }
+    }
+
+    fn switch(&self, request: SwitchRequest) -> Result<SwitchRequest, String> {
+        Ok(request)
+    }
+
+    fn switch_backend(&self, request: BackendRequest) -> Result<BackendRequest, String> {
+        Ok(request)
+    }
+
     fn explain(&self, request: &ExplainRequest) -> Result<Explaining, String> {
         let (tell, sessions) = tokio::sync::mpsc::channel(1);
         tell.try_send((3, Vec::new())).unwrap();
@@ -262,7 +279,7 @@ impl Source for Still {
     }
 
     fn config_rows(&self) -> Vec<crate::config::ConfigRow> {
-        crate::config::rows(None, &[])
+        crate::config::rows(&crate::config::Config::default(), None, &[])
     }
 
     fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String> {

@@ -9,9 +9,10 @@ use super::{BAN_SECONDS, Process, lock};
 use crate::{
     config::ConfigRow,
     control::{
-        BanRequest, Banning, Counting, DnstapStatus, DrainRequest, ExplainRequest, Explaining, FlushRequest,
-        Flushed, ForgiveRequest, LogRequest, Outcome, PageAccess, RefreshRequest, Refreshed, RotateRequest,
-        Rotated, Source, State, Status, TlsRow, TopRequest, TraceRequest, Traced, UnbanRequest,
+        BackendRequest, BanRequest, Banning, ConfigStatus, Counting, DnstapStatus, DrainRequest,
+        ExplainRequest, Explaining, FlushRequest, Flushed, ForgiveRequest, LogRequest, Outcome, PageAccess,
+        RefreshRequest, Refreshed, RotateRequest, Rotated, Source, State, Status, SwitchRequest, TlsRow,
+        TopRequest, TraceRequest, Traced, UnbanRequest,
     },
     ledger::{ControlCounters, Measured, Snapshot, latency},
     policy::{Explained, Question},
@@ -27,10 +28,11 @@ impl Source for Process {
             engine_pid: std::process::id(),
             state: if self.is_draining.load(Relaxed) { State::Draining } else { State::Serving },
             drain: self.drain_status(),
+            off: self.off(),
             uptime_seconds: self.started.elapsed().as_secs(),
             workers: self.counters.len(),
             listeners: self.listeners.clone(),
-            backends: lock(&self.backends).statuses(&self.history),
+            backends: self.switched_statuses(),
             servfail_percent: lock(&self.responses).percent(),
             certificates: lock(&self.certificates).clone(),
             unusable_certificates: self.unusable_certificates(),
@@ -109,6 +111,30 @@ impl Source for Process {
         self.drain_by(request)
     }
 
+    #[cfg(debug_assertions)]
+    fn stick(&self) {
+        let first = self.engine().and_then(|engine| engine.workers.first());
+        if let Some(worker) = first {
+            worker.look(Box::new(|_| {
+                loop {
+                    std::thread::park();
+                }
+            }));
+        }
+    }
+
+    fn config(&self) -> ConfigStatus {
+        self.running_config()
+    }
+
+    fn switch(&self, request: SwitchRequest) -> Result<SwitchRequest, String> {
+        self.switch_by(request)
+    }
+
+    fn switch_backend(&self, request: BackendRequest) -> Result<BackendRequest, String> {
+        self.switch_backend_by(request)
+    }
+
     fn explain(&self, request: &ExplainRequest) -> Result<Explaining, String> {
         self.explain_client(request)
     }
@@ -164,7 +190,7 @@ impl Source for Process {
     }
 
     fn config_rows(&self) -> Vec<ConfigRow> {
-        lock(&self.config_rows).clone()
+        self.running_rows()
     }
 
     fn refresh_policy(&self, request: &RefreshRequest) -> Result<Refreshed, String> {

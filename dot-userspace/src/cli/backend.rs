@@ -1,0 +1,78 @@
+//! `dotd backend drain`, `enable` and `weight`: how the running dotd asks one backend.
+//!
+//! Before: the words of an operator. After: the running dotd does so, until it is told otherwise or restarted.
+//! Never: changes the config.
+
+use std::path::Path;
+
+use clap::Subcommand;
+use hyper::Method;
+
+use super::{
+    arguments::ControlArguments,
+    ask,
+    error::CliError,
+    examples::{BACKEND_DRAIN_EXAMPLES, BACKEND_ENABLE_EXAMPLES, BACKEND_WEIGHT_EXAMPLES},
+    print, socket,
+};
+use crate::control::{BackendRequest, BackendSwitch};
+
+/// What to do with a backend.
+#[derive(Debug, Subcommand)]
+pub(super) enum BackendVerb {
+    /// Give a backend no new queries
+    ///
+    /// Queries that it has are waited for. It is asked again only while no other backend can be. A reload keeps it, a restart does not.
+    #[command(after_help = BACKEND_DRAIN_EXAMPLES)]
+    Drain {
+        /// Its name in `dotd status`: `name` in the config, or its address
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+    /// Ask a backend as the config says: takes `drain` and `weight` back
+    #[command(after_help = BACKEND_ENABLE_EXAMPLES)]
+    Enable {
+        /// Its name in `dotd status`: `name` in the config, or its address
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+    /// Give a backend another share of the queries
+    ///
+    /// In the place of `weight` in the config. A reload keeps it, a restart does not.
+    #[command(after_help = BACKEND_WEIGHT_EXAMPLES)]
+    Weight {
+        /// Its name in `dotd status`: `name` in the config, or its address
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// 1 to 1000
+        #[arg(value_name = "WEIGHT")]
+        weight: u16,
+        #[command(flatten)]
+        control: ControlArguments,
+    },
+}
+
+/// Runs one of the verbs.
+pub(super) fn run(verb: BackendVerb, config: Option<&Path>) -> Result<(), CliError> {
+    let (name, switch, control) = match verb {
+        BackendVerb::Drain { name, control } => (name, BackendSwitch::Drain, control),
+        BackendVerb::Enable { name, control } => (name, BackendSwitch::Enable, control),
+        BackendVerb::Weight { name, weight, control } => (name, BackendSwitch::Weight(weight), control),
+    };
+    let request = BackendRequest { name, switch };
+    let (body, done) =
+        ask::tell::<BackendRequest>(&socket(&control, config), Method::POST, "/backend", &request)?;
+    if control.json {
+        return print(&format!("{body}\n"));
+    }
+    let name = done.name;
+    print(&match done.switch {
+        BackendSwitch::Drain => format!("{name} gets no new queries until `dotd backend enable {name}`\n"),
+        BackendSwitch::Enable => format!("{name} is asked as the config says\n"),
+        BackendSwitch::Weight(weight) => format!("{name} has weight {weight} until a restart\n"),
+    })
+}

@@ -1,0 +1,147 @@
+//! Whether every worker still takes its turns, and the word about it that systemd's watchdog waits for.
+//!
+//! Before: the control thread looks around each second. After: each worker has answered, and systemd hears it with a line for
+//! `systemctl status`; or one is stuck, and the engine ends, so that the keeper starts another one.
+//! Never: takes a machine that stood still for a worker that does: only seconds in which this thread ran are counted.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{
+    logging,
+    process::{Process, Running},
+};
+use crate::{
+    control::{Source as _, Status},
+    worker::Worker,
+};
+
+/// A worker that has not answered for so many looks is stuck: no turn takes a second.
+const LOOKS_MAX: u64 = 15;
+/// Looks that follow each other faster than this are one: the clock of an interval catches up after a pause.
+const LOOK_LEAST: Duration = Duration::from_millis(500);
+/// systemd hears of it at every fifth look.
+const TOLD_EVERY: u64 = 5;
+
+/// What each worker has answered.
+pub(super) struct Heartbeat {
+    answered: Vec<Arc<AtomicU64>>,
+    looks: u64,
+    last: Option<Instant>,
+}
+
+/// What a look found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Beat {
+    /// All is well.
+    Well,
+    /// The same, and systemd is to hear of it.
+    Tell,
+    /// The first worker that does not answer.
+    Stuck(usize),
+}
+
+impl Heartbeat {
+    pub(super) fn of(workers: usize) -> Self {
+        Self { answered: (0..workers).map(|_| Arc::default()).collect(), looks: 0, last: None }
+    }
+
+    /// Asks every worker again.
+    pub(super) fn look(&mut self, workers: &[Worker], now: Instant) -> Beat {
+        let beat = self.count(now);
+        if beat.is_some() {
+            let looks = self.looks;
+            for (worker, answered) in workers.iter().zip(&self.answered) {
+                let answered = Arc::clone(answered);
+                worker.line().look(Box::new(move |_| answered.store(looks, Relaxed)));
+            }
+        }
+        beat.unwrap_or(Beat::Well)
+    }
+
+    /// What is known at this look; `None`: it is none, because the one before has just been.
+    fn count(&mut self, now: Instant) -> Option<Beat> {
+        if self.last.is_some_and(|last| now.saturating_duration_since(last) < LOOK_LEAST) {
+            return None;
+        }
+        (self.last, self.looks) = (Some(now), self.looks + 1);
+        let is_late = |answered: &Arc<AtomicU64>| answered.load(Relaxed) + LOOKS_MAX < self.looks;
+        if let Some(stuck) = self.answered.iter().position(is_late) {
+            return Some(Beat::Stuck(stuck));
+        }
+        Some(if self.looks % TOLD_EVERY == 1 { Beat::Tell } else { Beat::Well })
+    }
+}
+
+/// Whether every worker takes its turns. An engine with one that does not ends as by a crash: its keeper starts another one.
+pub(super) fn feel(process: &Process, running: &Running, heartbeat: &mut Heartbeat) {
+    match heartbeat.look(&running.workers, Instant::now()) {
+        Beat::Well => {}
+        Beat::Tell => {
+            let total = running.admission.total();
+            running.keeper.alive(in_a_line(&process.status(), total));
+        }
+        Beat::Stuck(worker) => {
+            tracing::error!(
+                worker,
+                "a worker does not answer; the process that serves ends, and another one begins"
+            );
+            logging::flush();
+            std::process::abort();
+        }
+    }
+}
+
+/// A line for `systemctl status`.
+fn in_a_line(status: &Status, connections: u32) -> String {
+    let up = status.backends.iter().filter(|backend| backend.state != "down").count();
+    let backends = status.backends.len();
+    let mut line =
+        format!("{connections} connections, {up} of {backends} backends, XDP {}", status.xdp.state);
+    let doubts = [
+        (status.off.is_some(), "DNS over TLS is switched off"),
+        (status.drain.is_some(), "drained"),
+        (status.xdp.degraded.is_some(), "XDP is degraded"),
+        (!status.unusable_certificates.is_empty(), "a certificate is unusable"),
+    ];
+    for (_, doubt) in doubts.iter().filter(|(is_so, _)| *is_so) {
+        line += "; ";
+        line += doubt;
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a worker that answers nothing is found after its time, and not because this thread stood still. Method: looks a second
+    /// apart, of which one worker answers none; then a burst of looks after an hour.
+    #[test]
+    fn a_worker_that_does_not_answer_is_found() {
+        let (mut heartbeat, begin) = (Heartbeat::of(2), Instant::now());
+        let at = |second| begin + Duration::from_secs(second);
+        let answer = |heartbeat: &Heartbeat, worker: usize| {
+            heartbeat.answered[worker].store(heartbeat.looks, Relaxed);
+        };
+        assert_eq!(heartbeat.count(at(0)), Some(Beat::Tell));
+        for second in 1..=LOOKS_MAX - 1 {
+            answer(&heartbeat, 0);
+            let beat = heartbeat.count(at(second)).unwrap();
+            assert_eq!(beat == Beat::Tell, second % TOLD_EVERY == 0, "{second}");
+        }
+        assert_eq!(heartbeat.count(at(LOOKS_MAX)), Some(Beat::Stuck(1)));
+        let mut heartbeat = Heartbeat::of(1);
+        assert!(heartbeat.count(at(0)).is_some());
+        answer(&heartbeat, 0);
+        assert!(heartbeat.count(at(3600)).is_some());
+        for _ in 0..3600 {
+            assert_eq!(heartbeat.count(at(3600)), None, "a burst is one look");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! What an operator has switched: DNS over TLS as a whole, and single backends.
+//!
+//! Before: `dotd enable`, `disable` and `backend`. After: the kernel half, every worker and the probes know it.
+//! Holds: that DNS over TLS is off, as a file without content: in `run_dir` until a restart (the engine that follows a crash or an
+//! upgrade finds it), in `state_dir` for good.
+//! Never: changes the config.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use nix::fcntl::OFlag;
+
+use super::{Process, lock};
+use crate::{
+    backend::BackendConfig,
+    config::{Config, limit},
+    control::{BackendRequest, BackendStatus, BackendSwitch, OffStatus, SwitchRequest},
+    disk,
+};
+
+/// Its file in `run_dir` or `state_dir`.
+const FILE_NAME: &str = "dot-is-off";
+
+/// What is switched.
+pub(super) struct Switched {
+    run_dir: PathBuf,
+    state_dir: PathBuf,
+    off: Option<OffStatus>,
+    backends: Backends,
+}
+
+/// Backends that are not as the config says, by name.
+type Backends = BTreeMap<String, BackendSwitch>;
+
+impl Switched {
+    pub(super) fn of(config: &Config) -> Self {
+        let (run_dir, state_dir) = (config.server.run_dir.clone(), config.server.state_dir.clone());
+        Self { run_dir, state_dir, off: None, backends: Backends::new() }
+    }
+
+    fn note(&self, request: SwitchRequest) -> io::Result<()> {
+        match (request.is_on, request.persists) {
+            (true, _) => forget(&self.state_dir).and_then(|()| forget(&self.run_dir)),
+            (false, true) => note(&self.state_dir).and_then(|()| forget(&self.run_dir)),
+            (false, false) => note(&self.run_dir).and_then(|()| forget(&self.state_dir)),
+        }
+    }
+}
+
+/// At a start: what was switched off until a restart is on again.
+pub(in crate::start) fn begin_anew(run_dir: &Path) {
+    // A folder that does not exist has no such file; one that cannot be changed is told when it matters.
+    let _ = forget(run_dir);
+}
+
+impl Process {
+    /// Switches DNS over TLS.
+    pub(super) fn switch_by(&self, request: SwitchRequest) -> Result<SwitchRequest, String> {
+        let engine = self.engine().ok_or("dotd is starting; try again")?;
+        if !self.listeners.iter().any(|listener| listener.transport == "dot") {
+            return Err("listen.dot is empty: there is no DNS over TLS to switch".into());
+        }
+        let mut switched = lock(&self.switched);
+        switched.note(request).map_err(|error| {
+            let folder = if request.persists { &switched.state_dir } else { &switched.run_dir };
+            format!("{}: cannot be written to: {error}", folder.display())
+        })?;
+        switched.off = (!request.is_on).then_some(OffStatus { persists: request.persists });
+        drop(switched);
+        self.tell_kernel(request.is_on);
+        engine.workers.iter().for_each(|worker| worker.switch(request.is_on));
+        if request.is_on {
+            tracing::info!("DNS over TLS is on");
+        } else {
+            tracing::warn!(
+                persists = request.persists,
+                "DNS over TLS is switched off: `dotd enable` switches it on"
+            );
+        }
+        Ok(request)
+    }
+
+    /// Before workers run, and once they do: as it was switched last.
+    pub(super) fn resume_switch(&self) {
+        let mut switched = lock(&self.switched);
+        let persists = is_noted(&switched.state_dir);
+        switched.off = (persists || is_noted(&switched.run_dir)).then_some(OffStatus { persists });
+        let is_on = switched.off.is_none();
+        drop(switched);
+        self.tell_kernel(is_on);
+        if let Some(engine) = self.engine() {
+            engine.workers.iter().for_each(|worker| worker.switch(is_on));
+        } else if !is_on {
+            tracing::warn!("DNS over TLS is switched off: `dotd enable` switches it on");
+        }
+    }
+
+    /// Both halves before a worker: what the kernel drops needs no place. Where neither may, workers close what they accept.
+    fn tell_kernel(&self, is_on: bool) {
+        if let Err(error) = self.keeper.doors(is_on) {
+            tracing::debug!(
+                is_on,
+                "listeners are not switched, connections are closed as they come: {error}"
+            );
+        }
+        if let Some(xdp) = &mut lock(&self.kernel).0
+            && let Err(error) = xdp.set_dot_off(!is_on)
+        {
+            tracing::error!("XDP does not know whether DNS over TLS is on: {error}");
+        }
+    }
+
+    /// Whether DNS over TLS is off.
+    pub(super) fn off(&self) -> Option<OffStatus> {
+        lock(&self.switched).off
+    }
+
+    /// Switches a backend; the control loop tells the workers.
+    pub(super) fn switch_backend_by(&self, request: BackendRequest) -> Result<BackendRequest, String> {
+        let names: Vec<_> =
+            lock(&self.backends).statuses(&self.history).into_iter().map(|status| status.name).collect();
+        if !names.contains(&request.name) {
+            return Err(format!("there is no backend \"{}\"; there are: {}", request.name, names.join(", ")));
+        }
+        let weights = limit::BACKEND_WEIGHT.min..=limit::BACKEND_WEIGHT.max;
+        if let BackendSwitch::Weight(weight) = request.switch
+            && !weights.contains(&weight)
+        {
+            return Err(format!("{weight} is no weight: {} to {}", weights.start(), weights.end()));
+        }
+        let mut switched = lock(&self.switched);
+        match request.switch {
+            BackendSwitch::Enable => drop(switched.backends.remove(&request.name)),
+            switch => drop(switched.backends.insert(request.name.clone(), switch)),
+        }
+        drop(switched);
+        tracing::info!(backend = request.name, "switched: {:?}", request.switch);
+        // One that waits already does for this one too.
+        let _ = self.weigher.try_send(());
+        Ok(request)
+    }
+
+    /// Gives each backend the weight of the config, or the one that an operator has set; 0: it is drained.
+    pub(in crate::start) fn weigh(&self, config: &Config, backends: &mut [BackendConfig]) {
+        let switched = lock(&self.switched);
+        for backend in backends {
+            let configured = config.backend.iter().find(|one| *one.called() == *backend.name);
+            backend.weight = match switched.backends.get(&*backend.name) {
+                Some(BackendSwitch::Drain) => 0,
+                Some(BackendSwitch::Weight(weight)) => *weight,
+                _ => configured.map_or(limit::BACKEND_WEIGHT.default, |one| one.weight),
+            };
+        }
+    }
+
+    /// What an operator has switched, for their status.
+    pub(super) fn switched_statuses(&self) -> Vec<BackendStatus> {
+        let mut statuses = lock(&self.backends).statuses(&self.history);
+        let switched = lock(&self.switched);
+        for status in &mut statuses {
+            match switched.backends.get(&status.name) {
+                Some(BackendSwitch::Drain) => status.is_drained = true,
+                Some(BackendSwitch::Weight(weight)) => status.weight = Some(*weight),
+                _ => {}
+            }
+        }
+        statuses
+    }
+}
+
+/// The file in the open folder: its path may lead elsewhere in a moment.
+fn with_file<T>(folder: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    let folder = disk::open_folder(folder)?;
+    act(&disk::path_of(&folder).join(FILE_NAME))
+}
+
+fn note(folder: &Path) -> io::Result<()> {
+    with_file(folder, |file| {
+        let mut options = fs::OpenOptions::new();
+        options
+            .write(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
+            .open(file)
+            .map(drop)
+    })
+}
+
+fn forget(folder: &Path) -> io::Result<()> {
+    match with_file(folder, |file| fs::remove_file(file)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}
+
+fn is_noted(folder: &Path) -> bool {
+    with_file(folder, |file| fs::symlink_metadata(file)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: what is off is noted in one place, for as long as it is to last, and a link is not followed. Method: each switch in
+    /// turn, in two folders; then a link in the place of the file.
+    #[test]
+    fn what_is_off_is_noted_once() {
+        let (run, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut config = Config::default();
+        (config.server.run_dir, config.server.state_dir) = (run.path().into(), state.path().into());
+        let switched = Switched::of(&config);
+        let noted = || (is_noted(run.path()), is_noted(state.path()));
+        for (is_on, persists, expected) in [
+            (false, false, (true, false)),
+            (false, true, (false, true)),
+            (false, false, (true, false)),
+            (true, false, (false, false)),
+            (true, false, (false, false)),
+        ] {
+            switched.note(SwitchRequest { is_on, persists }).unwrap();
+            assert_eq!(noted(), expected);
+        }
+        let elsewhere = state.path().join("elsewhere");
+        std::os::unix::fs::symlink(&elsewhere, run.path().join(FILE_NAME)).unwrap();
+        assert!(
+            switched.note(SwitchRequest { is_on: false, persists: false }).is_err() && !elsewhere.exists()
+        );
+        begin_anew(run.path());
+        assert!(!is_noted(run.path()));
+    }
+}

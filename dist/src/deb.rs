@@ -50,10 +50,12 @@ fn fields(contents: &Contents, product: &Product) -> String {
         Content::File(octets) | Content::Config(octets) => octets.len().next_multiple_of(1024),
     });
     let kibioctets = octets.sum::<usize>() / 1024;
+    let libraries =
+        glibc.as_ref().map_or_else(String::new, |glibc| format!("libc6 (>= {glibc}), libgcc-s1, "));
     let description: String = DESCRIPTION.lines().map(|line| format!(" {line}\n")).collect();
     format!(
         "Package: dotd\nVersion: {version}-{revision}\nArchitecture: {}\nMaintainer: {MAINTAINER}\n\
-         Installed-Size: {kibioctets}\nDepends: libc6 (>= {glibc}), libgcc-s1, passwd\nRecommends: ca-certificates\n\
+         Installed-Size: {kibioctets}\nDepends: {libraries}passwd\nRecommends: ca-certificates\n\
          Suggests: knot-dnsutils\nSection: net\nPriority: optional\nDescription: {SUMMARY}\n{description}",
         machine.debian
     )

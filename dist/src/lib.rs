@@ -6,7 +6,9 @@
 //! machine.
 
 mod archive;
+mod auditable;
 mod contents;
+mod crates;
 mod deb;
 mod manual;
 mod oci;
@@ -29,6 +31,8 @@ pub use manual::page;
 pub struct Order {
     /// The program.
     pub bin: PathBuf,
+    /// The newest glibc that the program may ask for.
+    pub glibc_max: Option<String>,
     /// The checkout that the other files come from.
     pub root: PathBuf,
     /// The folder for the packages.
@@ -46,8 +50,8 @@ struct Product {
     revision: u32,
     epoch: u32,
     machine: Machine,
-    /// The newest version of glibc that the program asks for: "2.34".
-    glibc: String,
+    /// The newest version of glibc that the program of .deb and .rpm asks for: "2.34"; `None` for a static program.
+    glibc: Option<String>,
 }
 
 /// The machine that the program is for, under the name that each kind of package uses.
@@ -78,15 +82,19 @@ pub fn pack(order: &Order) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(&order.into).with_context(|| order.into.display().to_string())?;
     let bin = fs::canonicalize(&order.bin).with_context(|| format!("no program {}", order.bin.display()))?;
     let version = version(&bin)?;
-    let program = stripped(&bin, &order.into)?;
-    let product = Product {
-        machine: machine(&program).with_context(|| order.bin.display().to_string())?,
-        glibc: glibc(&program),
-        version,
-        revision: order.revision,
-        epoch: order.epoch,
-    };
-    let sbom = sbom::bill(&order.root, &product)?;
+    let given = fs::read(&bin).with_context(|| order.bin.display().to_string())?;
+    let machine = machine(&given).with_context(|| order.bin.display().to_string())?;
+    let crates = crates::linked(&order.root, machine.linux)?;
+    let list = auditable::section(&crates)?;
+    let program = finished(&bin, &list, &order.into)?;
+    if let (Some(max), Some(asked)) = (&order.glibc_max, glibc(&program))
+        && minor(&asked) > minor(max)
+    {
+        bail!("{} asks for glibc {asked}, and may ask for {max}", order.bin.display());
+    }
+    let product =
+        Product { machine, glibc: glibc(&program), version, revision: order.revision, epoch: order.epoch };
+    let sbom = sbom::bill(&order.root, &crates, &product)?;
     let contents = contents::gather(&order.root, &bin, program, sbom.clone(), &product)?;
     let scripts = order.root.join("packaging/scripts");
     let (version, revision, linux) = (&product.version, product.revision, product.machine.linux);
@@ -139,12 +147,19 @@ fn said(bin: &Path, words: &[&str]) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{} prints no UTF-8", bin.display()))
 }
 
-/// The program without its symbols.
-fn stripped(bin: &Path, into: &Path) -> Result<Vec<u8>> {
-    let to = into.join(format!(".dotd-{}", std::process::id()));
-    let status = Command::new("strip").arg("-o").arg(&to).arg(bin).status().context("cannot start strip")?;
+/// The program without its symbols, and with the list of its crates.
+fn finished(bin: &Path, list: &[u8], into: &Path) -> Result<Vec<u8>> {
+    let own = |kind: &str| into.join(format!(".dotd-{kind}-{}", std::process::id()));
+    let (to, section) = (own("program"), own("crates"));
+    write(&section, list)?;
+    let mut objcopy = Command::new("objcopy");
+    objcopy.arg("--strip-all").arg("--add-section");
+    objcopy.arg(format!("{}={}", auditable::SECTION, section.display())).arg(bin).arg(&to);
+    let status = objcopy.status().context("cannot start objcopy");
+    let _ = fs::remove_file(&section);
+    let status = status?;
     if !status.success() {
-        bail!("strip {} ended with {status}", bin.display());
+        bail!("objcopy {} ended with {status}", bin.display());
     }
     let octets = fs::read(&to).with_context(|| to.display().to_string());
     let _ = fs::remove_file(&to);
@@ -160,8 +175,8 @@ fn machine(program: &[u8]) -> Result<Machine> {
     }
 }
 
-/// The newest of the versions of glibc whose names are in a program.
-fn glibc(program: &[u8]) -> String {
+/// The newest of the versions of glibc whose names are in a program; a static one has none.
+fn glibc(program: &[u8]) -> Option<String> {
     const NAME: &[u8] = b"GLIBC_2.";
     let minors = program.windows(NAME.len()).enumerate().filter(|(_, window)| *window == NAME);
     let minors = minors.filter_map(|(at, _)| {
@@ -172,7 +187,12 @@ fn glibc(program: &[u8]) -> String {
             .collect();
         digits.parse::<u32>().ok()
     });
-    format!("2.{}", minors.max().unwrap_or_default())
+    minors.max().map(|minor| format!("2.{minor}"))
+}
+
+/// 34 of "2.34".
+fn minor(version: &str) -> Option<u32> {
+    version.strip_prefix("2.")?.parse().ok()
 }
 
 /// `YYYY-MM-DDTHH:MM:SSZ` of a time in seconds.
@@ -206,7 +226,8 @@ mod tests {
     /// Goal: the versions that a program needs are read from it. Method: names of versions among other octets.
     #[test]
     fn the_newest_glibc_counts() {
-        assert_eq!(glibc(b"..GLIBC_2.9\0GLIBC_2.34\0GLIBC_2.3.4\0GLIBC_PRIVATE"), "2.34");
+        assert_eq!(glibc(b"..GLIBC_2.9\0GLIBC_2.34\0GLIBC_2.3.4\0GLIBC_PRIVATE").as_deref(), Some("2.34"));
+        assert_eq!(glibc(b"GLIBC_PRIVATE"), None);
         assert!(machine(b"#!/bin/sh\n").is_err());
     }
 }

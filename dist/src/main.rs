@@ -15,6 +15,9 @@ struct Arguments {
     /// The program to pack
     #[arg(long, value_name = "PATH")]
     bin: PathBuf,
+    /// Refuse a program that asks for a newer glibc
+    #[arg(long, value_name = "VERSION")]
+    glibc_max: Option<String>,
     /// The checkout that the other files come from
     #[arg(long, value_name = "DIR", default_value = ".")]
     root: PathBuf,
@@ -30,8 +33,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let Arguments { bin, root, into, epoch, revision } = Arguments::parse();
-    match dot_dist::pack(&Order { bin, root, into, epoch, revision }) {
+    let Arguments { bin, glibc_max, root, into, epoch, revision } = Arguments::parse();
+    match dot_dist::pack(&Order { bin, glibc_max, root, into, epoch, revision }) {
         Ok(files) => {
             for file in files {
                 println!("dist: {}", file.display());

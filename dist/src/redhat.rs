@@ -26,8 +26,10 @@ pub(crate) fn pack(contents: &Contents, scripts: &Path, product: &Product) -> Re
     let mut builder = PackageBuilder::new("dotd", &product.version, LICENSE, product.machine.linux, SUMMARY);
     builder.using_config(config).release(product.revision.to_string()).description(DESCRIPTION);
     builder.packager(MAINTAINER).build_host("dotd");
-    builder.requires(Dependency::any(format!("libc.so.6(GLIBC_{})(64bit)", product.glibc)));
-    builder.requires(Dependency::any("libgcc_s.so.1()(64bit)"));
+    if let Some(glibc) = &product.glibc {
+        builder.requires(Dependency::any(format!("libc.so.6(GLIBC_{glibc})(64bit)")));
+        builder.requires(Dependency::any("libgcc_s.so.1()(64bit)"));
+    }
     builder.requires(Dependency::any("systemd")).recommends(Dependency::any("ca-certificates"));
     builder.post_install_script(script("rpm-post.sh")?);
     builder.pre_uninstall_script(script("rpm-preun.sh")?);

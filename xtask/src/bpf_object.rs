@@ -117,9 +117,12 @@ pub fn build(root: &Path, toolchain: &Toolchain, features: &[&str]) -> Result<Pa
     }
     // Debug information becomes BTF (map shapes, line information); loaders strip the rest.
     let arch = env::consts::ARCH;
-    let rustflags = format!(
+    let mut rustflags = format!(
         "--cfg=bpf_target_arch=\"{arch}\"\u{1f}-Cdebuginfo=2\u{1f}-Clink-arg=--btf\u{1f}-Ctarget-cpu=v3"
     );
+    for (folder, name) in folders(root, toolchain) {
+        rustflags += &format!("\u{1f}--remap-path-prefix={}={name}", folder.display());
+    }
     cargo
         .current_dir(root)
         .env("RUSTC", &toolchain.rustc)
@@ -142,6 +145,15 @@ pub fn build(root: &Path, toolchain: &Toolchain, features: &[&str]) -> Result<Pa
     }
     let path = target_dir.join(TARGET).join("release/dot-ebpf");
     if path.is_file() { Ok(path) } else { Err(BuildError::NoObject { path }) }
+}
+
+/// Folders whose names must not get into the object, and what stands for them: line information is part of it.
+fn folders(root: &Path, toolchain: &Toolchain) -> Vec<(PathBuf, &'static str)> {
+    let cargo = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo = cargo.or_else(|| home().map(|home| home.join(".cargo")));
+    let sysroot = toolchain.rustc.ancestors().nth(2).map(|sysroot| sysroot.join("lib/rustlib/src/rust"));
+    let named = [(Some(root.to_path_buf()), "dotd"), (cargo, "cargo"), (sysroot, "rust")];
+    named.into_iter().filter_map(|(folder, name)| Some((folder?, name))).collect()
 }
 
 /// Whether a variable was set by, or for, the cargo that runs us: it would mislead the inner one.

@@ -33,6 +33,7 @@ static PACKAGES: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
 fn pack(into: &Path) -> Vec<PathBuf> {
     let order = dot_dist::Order {
         bin: binary(),
+        glibc_max: None,
         root: root().to_owned(),
         into: into.to_owned(),
         epoch: 1_700_000_000,
@@ -230,6 +231,63 @@ fn the_bill_names_every_crate() {
             assert!(known.contains(on.as_str().expect("a reference")), "{on}");
         }
     }
+}
+
+/// Goal: the packed program itself tells its crates to tools that look for known vulnerabilities, and they are those of the bill of
+/// materials. Method: read with the crate that those tools use, which checks the form; names and versions compared with the
+/// bill; the program runs. Covers: C-761
+#[test]
+fn the_program_tells_its_crates() {
+    require!(Command("dpkg-deb"));
+    let scratch = Scratch::new();
+    let tree = scratch.path().join("tree");
+    run("dpkg-deb", &["-x", &package(".deb").display().to_string(), &tree.display().to_string()]);
+    let program = tree.join("usr/bin/dotd");
+    let told = auditable_info::audit_info_from_file(&program, auditable_info::Limits::default());
+    let told = told.expect("a list of crates");
+    let bill: serde_json::Value =
+        serde_json::from_slice(&fs::read(package(".cdx.json")).expect("it")).expect("JSON");
+    let mut named: Vec<(String, String)> = bill["components"]
+        .as_array()
+        .expect("components")
+        .iter()
+        .map(|one| ["name", "version"].map(|key| one[key].as_str().expect("a text").to_owned()).into())
+        .collect();
+    let mut crates: Vec<(String, String)> =
+        told.packages.iter().map(|one| (one.name.clone(), one.version.to_string())).collect();
+    crates.sort();
+    named.sort();
+    assert_eq!(crates, named);
+    let root = told.packages.iter().find(|one| one.root).expect("a root");
+    assert_eq!(root.name, "dot-userspace");
+    for name in ["dot-ebpf", "rustls"] {
+        assert!(root.dependencies.iter().any(|place| told.packages[*place].name == name), "{name}");
+    }
+    let said = text(&run(&program.display().to_string(), &["--version"]));
+    assert!(said.starts_with("dotd 0."), "{said}");
+}
+
+/// Goal: no package holds a program that systems of the promised age cannot run. Method: this build, with the version that it asks
+/// for by its own package as the limit, and with one before; nothing is left of the refused order. Covers: C-762
+#[test]
+fn a_program_that_asks_for_a_newer_glibc_is_refused() {
+    require!(Command("dpkg-deb"));
+    let fields = text(&run("dpkg-deb", &["-f", &package(".deb").display().to_string(), "Depends"]));
+    let asked = fields.split("libc6 (>= 2.").nth(1).and_then(|rest| rest.split(')').next());
+    let asked: u32 = asked.expect("a version").parse().expect("a number");
+    let scratch = Scratch::new();
+    let order = |minor: u32| dot_dist::Order {
+        bin: binary(),
+        glibc_max: Some(format!("2.{minor}")),
+        root: root().to_owned(),
+        into: scratch.path().join(minor.to_string()),
+        epoch: 1_700_000_000,
+        revision: 1,
+    };
+    let refused = dot_dist::pack(&order(asked - 1)).expect_err("it asks for a newer one").to_string();
+    assert!(refused.contains(&format!("asks for glibc 2.{asked}")), "{refused}");
+    assert_eq!(fs::read_dir(scratch.path().join((asked - 1).to_string())).expect("a folder").count(), 0);
+    assert_eq!(dot_dist::pack(&order(asked)).expect("packages").len(), 6);
 }
 
 /// Goal: dotd.toml(5) has every key. Method: the keys of the packaged config, which another test holds to the code.

@@ -251,8 +251,8 @@ fn xdp(root: &Path) -> Result<()> {
 }
 
 fn build_benches(root: &Path, programs: &[&str]) -> Result<()> {
-    let mut cargo = command::cargo(root);
-    cargo.args(["build", "--release", "--package", "dot-benches"]);
+    let mut cargo = build::release::cargo(root, &build::target(root), build::release::Library::Machines)?;
+    cargo.args(["--package", "dot-benches"]);
     cargo.args(programs.iter().flat_map(|program| ["--bin", program]));
     command::run(&mut cargo)
 }

@@ -4,6 +4,8 @@
 //! Never: runs the program that it builds, except to make a profile.
 
 mod pgo;
+pub(crate) mod release;
+pub(crate) mod sysroot;
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +22,8 @@ EXAMPLES:
     cargo xtask build --pgo            target/pgo/dotd, the same with a profile: twice the time, and it
                                        serves `bench peers` on loopback for a minute (needs NSD)
 
-    The kernel half is compiled and embedded on the way: dotd is one file.
+    The kernel half is compiled and embedded on the way: dotd is one file. Names of folders are left out of
+    a release build, so that it is the same wherever it is made; RUSTFLAGS and CFLAGS are kept.
 
 EXIT STATUS:
     0 when built, 1 when not, 2 for a mistake in the command line.")]
@@ -62,12 +65,13 @@ pub(crate) fn run(root: &Path, arguments: &Build) -> Result<PathBuf> {
 }
 
 fn compile(root: &Path, is_release: bool) -> Result<PathBuf> {
+    if is_release {
+        return release::dotd(root, &target(root), release::Library::Machines);
+    }
     setup::ensure(setup::Wants::default())?;
     let mut cargo = command::cargo(root);
-    cargo.args(["build", "--package", "dot-userspace", "--bin", "dotd"]);
-    cargo.args(is_release.then_some("--release"));
-    command::run(&mut cargo)?;
-    Ok(target(root).join(if is_release { "release" } else { "debug" }).join("dotd"))
+    command::run(cargo.args(["build", "--package", "dot-userspace", "--bin", "dotd"]))?;
+    Ok(target(root).join("debug/dotd"))
 }
 
 /// Sets up what is missing and builds the kernel half alone.

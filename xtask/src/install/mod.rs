@@ -74,10 +74,11 @@ pub(crate) fn run(root: &Path, arguments: &TestInstall) -> Result<()> {
         Some(bin) => bin.clone(),
         None => build::run(root, &build::Build { release: true, pgo: false })?,
     };
+    let program = dist::Program { bin, glibc_max: None };
     let folder = Folder::new(root)?;
     let packages = [1, 2].map(|revision| -> Result<Vec<u8>> {
         let into = folder.0.join(revision.to_string());
-        dist::pack(root, &bin, &into, revision)?;
+        dist::pack(root, root, &program, &into, revision)?;
         let files = fs::read_dir(&into)?.flatten().map(|entry| entry.path());
         let package = files.into_iter().find(|path| path.extension().is_some_and(|end| end == "deb"));
         fs::read(package.context("dist left no .deb")?).context("the package")

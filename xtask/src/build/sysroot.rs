@@ -1,0 +1,152 @@
+//! The C library of Debian 11, to link with: a program that is linked with glibc 2.31 runs with every later one.
+//!
+//! Before: a Debian or Ubuntu with apt. After: a folder of the user's cache has its headers and libraries.
+//! Holds: the packages. Never: installs a package on this machine, or takes one without Debian's signature.
+
+use std::{
+    ffi::OsString,
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{command, setup};
+
+/// The version that programs ask for at most.
+pub(crate) const GLIBC: &str = "2.31";
+const SUITE: &str = "bullseye";
+const PACKAGES: [&str; 4] = ["libc6", "libc6-dev", "libgcc-s1", "linux-libc-dev"];
+const MIRROR: &str = "http://deb.debian.org/debian";
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// The folder; fetched and unpacked the first time.
+///
+/// # Errors
+/// This machine has no apt, or Debian's archive cannot be reached.
+pub(super) fn find() -> Result<PathBuf> {
+    let cache = setup::cache_folder().context("no HOME and no XDG_CACHE_HOME: set one")?.join("dotd");
+    let folder = cache.join(format!("glibc-{GLIBC}-{}", std::env::consts::ARCH));
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    for program in ["apt-get", "dpkg-deb"] {
+        if !setup::is_command(program) {
+            bail!(
+                "{program} is missing, which fetches glibc {GLIBC} from Debian 11: build with --this-glibc"
+            );
+        }
+    }
+    let draft = cache.join(format!("glibc-draft-{}", std::process::id()));
+    let made = make(&draft).and_then(|()| Ok(fs::rename(draft.join("root"), &folder)?));
+    let _ = fs::remove_dir_all(&draft);
+    made.with_context(|| format!("no glibc {GLIBC} from {MIRROR} {SUITE}"))?;
+    Ok(folder)
+}
+
+/// Has a C compiler take headers from there.
+pub(super) fn flag(sysroot: &Path) -> OsString {
+    let mut flag = OsString::from("--sysroot=");
+    flag.push(sysroot);
+    flag
+}
+
+/// Has rustc link with it. gcc looks for libraries and startfiles beside its own first, wherever `--sysroot` leads: `-B` and `-L`
+/// come before that. The startfiles matter: those of glibc 2.34 and newer leave constructors to a C library of that age.
+pub(super) fn link_flags(sysroot: &Path) -> Vec<OsString> {
+    let own = format!("lib/{}-linux-gnu", std::env::consts::ARCH);
+    let places = [
+        ("-B", sysroot.join("usr").join(&own)),
+        ("-L", sysroot.join("usr").join(&own)),
+        ("-L", sysroot.join(own)),
+    ];
+    let places = places.into_iter().map(|(option, place)| {
+        let mut flag = OsString::from(option);
+        flag.push(place);
+        flag
+    });
+    let link = |flag: OsString| {
+        let mut whole = OsString::from("-Clink-arg=");
+        whole.push(flag);
+        whole
+    };
+    std::iter::once(flag(sysroot)).chain(places).map(link).collect()
+}
+
+/// Fetches with lists of its own, so that this machine's apt sees nothing of it.
+fn make(draft: &Path) -> Result<()> {
+    let root = draft.join("root");
+    for folder in ["lists/partial", "cache/archives/partial", "root"] {
+        fs::create_dir_all(draft.join(folder))?;
+    }
+    let sources = draft.join("sources.list");
+    fs::write(&sources, format!("deb [signed-by={KEYRING}] {MIRROR} {SUITE} main\n"))?;
+    let apt = |words: &[&str]| {
+        let mut apt = Command::new("apt-get");
+        for (key, path) in [
+            ("Dir::Etc::sourcelist", sources.as_path()),
+            ("Dir::Etc::sourceparts", Path::new("/dev/null")),
+            ("Dir::State::lists", &draft.join("lists")),
+            ("Dir::Cache", &draft.join("cache")),
+        ] {
+            apt.arg("-o").arg(format!("{key}={}", path.display()));
+        }
+        command::run(apt.args(["-q", "-o", "APT::Sandbox::User=root"]).args(words).current_dir(draft))
+    };
+    apt(&["update"])?;
+    let names = PACKAGES.map(|name| format!("{name}/{SUITE}"));
+    let names = names.iter().map(String::as_str);
+    apt(&std::iter::once("download").chain(names).collect::<Vec<_>>())?;
+    for entry in fs::read_dir(draft)?.flatten() {
+        if entry.path().extension().is_some_and(|end| end == "deb") {
+            command::run(Command::new("dpkg-deb").arg("-x").arg(entry.path()).arg(&root))?;
+        }
+    }
+    lead_inside(&root, &root)
+}
+
+/// Has absolute links lead to the same place inside `root`, by relative paths: the folder is renamed later.
+fn lead_inside(root: &Path, folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)?.flatten() {
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        if kind.is_symlink() {
+            let to = fs::read_link(&path)?;
+            if let Ok(inside) = to.strip_prefix("/") {
+                let depth = folder.strip_prefix(root)?.components().count();
+                let up: PathBuf = std::iter::repeat_n("..", depth).collect();
+                fs::remove_file(&path)?;
+                symlink(up.join(inside), &path)?;
+            }
+        } else if kind.is_dir() {
+            lead_inside(root, &path)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a link of the old system leads to the old library and never to this machine's. Method: an absolute link three folders
+    /// deep, a relative one, and the folder renamed. Covers: C-762.
+    #[test]
+    fn links_stay_inside() {
+        let folder = std::env::temp_dir().join(format!("dotd-sysroot-{}", std::process::id()));
+        let (root, later) = (folder.join("draft"), folder.join("later"));
+        fs::create_dir_all(root.join("usr/lib/machine")).expect("a folder");
+        fs::create_dir_all(root.join("lib")).expect("a folder");
+        fs::write(root.join("lib/libdl.so.2"), "old").expect("a file");
+        symlink("/lib/libdl.so.2", root.join("usr/lib/machine/libdl.so")).expect("a link");
+        symlink("libdl.so", root.join("usr/lib/machine/other.so")).expect("a link");
+        lead_inside(&root, &root).expect("it does");
+        fs::rename(&root, &later).expect("it moves");
+        for name in ["libdl.so", "other.so"] {
+            let read = fs::read_to_string(later.join("usr/lib/machine").join(name));
+            assert_eq!(read.expect("it leads there"), "old");
+        }
+        fs::remove_dir_all(&folder).expect("ours");
+    }
+}

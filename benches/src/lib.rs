@@ -10,4 +10,5 @@ pub mod load;
 pub mod peers;
 pub mod plot;
 pub mod responder;
+pub mod restart;
 pub mod scale;

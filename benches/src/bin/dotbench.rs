@@ -1,13 +1,15 @@
-//! `dotbench`: dotd beside the front ends that people use today, under attack, under changes, and at every size.
+//! `dotbench`: dotd beside the front ends that people use today, under attack, under changes, over
+//! restarts, and at every size.
 //!
 //! Before: `cargo xtask bench …` installed and built what it needs. After: a report on stdout and in a folder,
 //! and an exit status that says whether every answer was right.
-//! Never: holds a decision of its own; see `dot_benches::peers`, `attack`, `endurance` and `scale`.
+//! Never: holds a decision of its own; see `dot_benches::peers`, `attack`, `endurance`, `restart` and
+//! `scale`.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use dot_benches::{attack, endurance, peers, scale};
+use dot_benches::{attack, endurance, peers, restart, scale};
 
 /// The program that `cargo xtask bench` executes.
 #[derive(Parser)]
@@ -17,6 +19,7 @@ enum Arguments {
     Attack(attack::Options),
     Endurance(endurance::Options),
     Scale(scale::Options),
+    Restart(restart::Options),
 }
 
 fn main() -> ExitCode {
@@ -25,6 +28,7 @@ fn main() -> ExitCode {
         Arguments::Attack(options) => attack::run(options),
         Arguments::Endurance(options) => endurance::run(options),
         Arguments::Scale(options) => scale::run(options),
+        Arguments::Restart(options) => restart::run(options),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

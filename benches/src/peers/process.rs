@@ -101,6 +101,15 @@ fn end_all(kept: &Mutex<Kept>) -> ! {
 pub(crate) struct Process {
     child: Child,
     keeper: Keeper,
+    line: Line,
+}
+
+/// How it was started.
+struct Line {
+    cores: Vec<usize>,
+    program: PathBuf,
+    arguments: Vec<String>,
+    log: PathBuf,
 }
 
 impl Process {
@@ -115,22 +124,28 @@ impl Process {
         arguments: &[String],
         log: &Path,
     ) -> Result<Self> {
-        let output = fs::File::create(log)?;
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(arguments);
-        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        let own = machine::own_cores()?;
-        // Threads and children inherit it; we go back to where we were.
-        machine::pin_to(cores)?;
-        let mut kept = keeper.kept();
-        let child = command.spawn();
-        let back = machine::pin_to(&own);
-        let child = child.with_context(|| format!("cannot start {}", program.display()))?;
-        kept.pids.push(child.id());
-        drop(kept);
-        let process = Self { child, keeper: keeper.clone() };
-        back?;
-        Ok(process)
+        let line = Line {
+            cores: cores.to_vec(),
+            program: program.to_path_buf(),
+            arguments: arguments.to_vec(),
+            log: log.to_path_buf(),
+        };
+        Ok(Self { child: line.spawn(keeper)?, keeper: keeper.clone(), line })
+    }
+
+    /// Ends it, and starts the same again.
+    ///
+    /// # Errors
+    /// It did not start.
+    pub(crate) fn restart(&mut self) -> Result<()> {
+        self.end();
+        self.child = self.line.spawn(&self.keeper)?;
+        Ok(())
+    }
+
+    /// The program and its arguments.
+    pub(crate) fn line(&self) -> (&Path, &[String]) {
+        (&self.line.program, &self.line.arguments)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -143,8 +158,29 @@ impl Process {
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
+impl Line {
+    fn spawn(&self, keeper: &Keeper) -> Result<Child> {
+        let output = fs::File::create(&self.log)?;
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(&self.program).args(&self.arguments);
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let own = machine::own_cores()?;
+        // Threads and children inherit it; we go back to where we were.
+        machine::pin_to(&self.cores)?;
+        let mut kept = keeper.kept();
+        let child = command.spawn();
+        let back = machine::pin_to(&own);
+        let child = child.with_context(|| format!("cannot start {}", self.program.display()))?;
+        kept.pids.push(child.id());
+        drop(kept);
+        back?;
+        Ok(child)
+    }
+}
+
+impl Process {
+    /// TERM, and KILL if that does not help in time.
+    fn end(&mut self) {
         send(self.pid(), Signal::SIGTERM);
         let end = Instant::now() + GRACE;
         while is_alive(self.pid()) && Instant::now() < end {
@@ -155,6 +191,12 @@ impl Drop for Process {
         let _ = self.child.wait();
         let pid = self.pid();
         kept.pids.retain(|other| *other != pid);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -176,7 +218,7 @@ fn is_alive(pid: u32) -> bool {
 mod tests {
     use super::*;
 
-    /// Goal: a dropped process is gone, its pid too. Method: a sleep on the first core we may use.
+    /// Goal: a process that is started again, or dropped, is gone, its pid too. Method: a sleep on the first core we may use.
     #[test]
     fn ends_what_it_started() {
         let keeper = Keeper(Arc::default());
@@ -189,6 +231,10 @@ mod tests {
         let pid = sleep.pid();
         assert!(is_alive(pid) && keeper.kept().pids == [pid]);
         assert_eq!(machine::own_cores().expect("cores"), before);
+        let mut sleep = sleep;
+        sleep.restart().expect("sleep");
+        assert!(!Path::new(&format!("/proc/{pid}")).exists() && is_alive(sleep.pid()));
+        let pid = sleep.pid();
         drop(sleep);
         assert!(!Path::new(&format!("/proc/{pid}")).exists() && keeper.kept().pids.is_empty());
     }

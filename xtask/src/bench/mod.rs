@@ -50,6 +50,7 @@ EXAMPLES:
     cargo xtask bench peers --quick     the same in about 2 minutes
     cargo xtask bench attack            a flood of one-query connections on each of them, as root
     cargo xtask bench endurance         300,000 queries under reloads, restarts, renewals and bans: none lost, as root
+    cargo xtask bench restart           restart, reload and upgrade each of them: what is lost, and how long clients wait
     cargo xtask bench scale             cost of a query over connections, cached answers, workers
     cargo xtask bench micro             instructions and nanoseconds of each step of a query
     cargo xtask bench --check           fails where a step takes over 5 % more instructions than was committed
@@ -76,6 +77,8 @@ enum What {
     Attack(Attack),
     /// Ask while everything changes: reloads, restarts of backends, renewals, bans; report in benches/report
     Endurance(Endurance),
+    /// Restart, reload and upgrade each front end under load; report in benches/report
+    Restart(Restart),
     /// Measure over connections, cached answers and workers; report in benches/report
     Scale(Scale),
     /// Count and time each step of a query; report in benches/report
@@ -115,6 +118,25 @@ EXIT STATUS:
     0 when nothing was lost, 1 when something was or nothing could be measured (needs root), 130 after Ctrl-C,
     2 for a mistake in the command line.")]
 struct Endurance {
+    /// Options of the program, after `--`; `-- --help` lists them
+    #[arg(last = true)]
+    more: Vec<String>,
+}
+
+/// Arguments of `cargo xtask bench restart`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+EXAMPLES:
+    cargo xtask bench restart                       about 2 minutes
+    cargo xtask bench restart --only dotd,haproxy
+    cargo xtask bench restart -- --seconds 20 --connections 400
+
+EXIT STATUS:
+    0 when measured, 1 when not, 130 after Ctrl-C, 2 for a mistake in the command line.")]
+struct Restart {
+    /// Only these front ends (stunnel, haproxy, dnsdist, dotd)
+    #[arg(long, value_name = "NAME,…")]
+    only: Option<String>,
     /// Options of the program, after `--`; `-- --help` lists them
     #[arg(last = true)]
     more: Vec<String>,
@@ -188,6 +210,7 @@ pub(crate) fn run(root: &Path, arguments: &Bench) -> Result<()> {
         Some(What::Peers(arguments)) => peers(root, arguments),
         Some(What::Attack(arguments)) => attack(root, arguments),
         Some(What::Endurance(arguments)) => endurance(root, arguments),
+        Some(What::Restart(arguments)) => restart(root, arguments),
         Some(What::Scale(arguments)) => become_program(dotbench(root, "scale")?.args(&arguments.more)),
         Some(What::Micro(arguments)) => micro::run(root, arguments),
         Some(What::Xdp) => xdp(root),
@@ -219,6 +242,13 @@ fn attack(root: &Path, arguments: &Attack) -> Result<()> {
 fn endurance(root: &Path, arguments: &Endurance) -> Result<()> {
     install()?;
     become_program(dotbench(root, "endurance")?.args(&arguments.more))
+}
+
+fn restart(root: &Path, arguments: &Restart) -> Result<()> {
+    install()?;
+    let mut command = dotbench(root, "restart")?;
+    command.args(arguments.only.iter().flat_map(|only| ["--only", only]));
+    become_program(command.args(&arguments.more))
 }
 
 /// Builds dotd and all programs that measure; the command line of this verb of `dotbench`, with its report.

@@ -6,10 +6,12 @@
 //! them.
 //! Never: reads the ticket keys, which `tls::Tickets` writes and reads.
 
-use std::{net::SocketAddr, os::fd::OwnedFd, path::PathBuf, time::Duration};
+use std::{mem, net::SocketAddr, os::fd::OwnedFd, path::PathBuf, time::Duration};
 
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+
+use crate::tls::Zeroizing;
 
 /// State that outlives engines.
 pub struct Estate {
@@ -94,6 +96,13 @@ impl Kept {
     #[must_use]
     pub fn age(&self) -> Duration {
         Duration::from_millis(monotonic_ms().saturating_sub(self.at_ms))
+    }
+}
+
+/// They are keys: nothing of them stays in memory that is given back.
+impl Drop for Kept {
+    fn drop(&mut self) {
+        drop(Zeroizing::new(mem::take(&mut self.octets)));
     }
 }
 

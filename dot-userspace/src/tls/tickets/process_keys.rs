@@ -14,6 +14,7 @@ use std::{
 };
 
 use rustls::server::ProducesTickets;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::shared_keys::{Key, MATERIAL_OCTETS};
 
@@ -41,13 +42,19 @@ struct OwnKey {
 
 impl OwnKey {
     fn random() -> Option<Self> {
-        let mut material = [0; MATERIAL_OCTETS];
-        getrandom::fill(&mut material).ok()?;
+        let mut material = Zeroizing::new([0; MATERIAL_OCTETS]);
+        getrandom::fill(material.as_mut()).ok()?;
         Self::of(&material)
     }
 
     fn of(material: &[u8; MATERIAL_OCTETS]) -> Option<Self> {
         Some(Self { key: Key::from_material(material)?, material: *material })
+    }
+}
+
+impl Drop for OwnKey {
+    fn drop(&mut self) {
+        self.material.zeroize();
     }
 }
 

@@ -21,6 +21,7 @@ use aws_lc_rs::{
     hkdf::{HKDF_SHA256, KeyType, Prk, Salt},
 };
 use rustls::server::ProducesTickets;
+use zeroize::Zeroizing;
 
 /// Octets of a key's name in front of each ticket (RFC 5077 §4).
 const NAME_OCTETS: usize = 16;
@@ -131,9 +132,9 @@ impl KeyType for Octets {
 
 impl Key {
     fn derive(secret: &Prk, period: u64) -> Option<Self> {
-        let mut material = [0; MATERIAL_OCTETS];
+        let mut material = Zeroizing::new([0; MATERIAL_OCTETS]);
         let info = [b"dotd ticket".as_slice(), &period.to_be_bytes()];
-        secret.expand(&info, Octets(material.len())).ok()?.fill(&mut material).ok()?;
+        secret.expand(&info, Octets(material.len())).ok()?.fill(material.as_mut()).ok()?;
         Self::from_material(&material)
     }
 

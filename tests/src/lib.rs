@@ -3,6 +3,7 @@
 //! Before: `cargo test` built `dotd`. After: each file in `tests/tests/it/` states which RFC or attack it covers.
 //! Holds: the code that test files share. Never: links the engine into a test that observes it from outside.
 
+pub mod cards;
 pub mod frames;
 pub mod harness;
 pub mod xdp_field;

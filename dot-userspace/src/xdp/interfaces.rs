@@ -118,8 +118,14 @@ fn interface(name: &str, link: &Link, links: &BTreeMap<String, Link>) -> Interfa
     }
 }
 
-/// The name of a card's driver, for messages only: sysfs shows the interfaces of the namespace in which it was mounted.
-pub(super) fn driver(name: &str) -> Option<String> {
-    let path = fs::read_link(format!("/sys/class/net/{name}/device/driver")).ok()?;
+/// The name of a card's driver, for messages only. A sysfs that was mounted in another network namespace shows other
+/// interfaces, which may have the same name: one with another index is not meant.
+pub(super) fn driver(name: &str, index: u32) -> Option<String> {
+    let folder = format!("/sys/class/net/{name}");
+    let found = fs::read_to_string(format!("{folder}/ifindex")).ok()?;
+    if found.trim().parse() != Ok(index) {
+        return None;
+    }
+    let path = fs::read_link(format!("{folder}/device/driver")).ok()?;
     path.file_name().and_then(|name| name.to_str()).map(str::to_owned)
 }

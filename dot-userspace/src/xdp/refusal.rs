@@ -81,7 +81,7 @@ const CONDITIONS: [(&str, &str); 8] = [
 pub(super) fn in_words(interface: &Interface, program: BorrowedFd<'_>, number: &str) -> String {
     let sentence = sentence(interface.index, program).ok().flatten();
     let sentence = sentence.map(|sentence| format!(": {sentence}")).unwrap_or_default();
-    format!("{number}{sentence}{}", circumstances(interface, driver(&interface.name)))
+    format!("{number}{sentence}{}", circumstances(interface, driver(&interface.name, interface.index)))
 }
 
 /// The cost of the remaining mode.

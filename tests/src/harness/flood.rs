@@ -36,7 +36,7 @@ impl Wire {
     #[must_use]
     pub fn open(network: &Network) -> Self {
         let socket = network.client.run(|| packet_socket(CLIENT_INTERFACE));
-        let server = network.server.run(|| address_of(SERVER_INTERFACE));
+        let server = network.server.run(|| ethernet_address(SERVER_INTERFACE));
         Self { socket, server }
     }
 
@@ -46,7 +46,16 @@ impl Wire {
     /// Without the right to do so.
     #[must_use]
     pub fn between(from: &str, to: &str) -> Self {
-        Self { socket: packet_socket(from), server: address_of(to) }
+        Self { socket: packet_socket(from), server: ethernet_address(to) }
+    }
+
+    /// Opens it at an interface of this thread's namespace, towards an Ethernet address.
+    ///
+    /// # Panics
+    /// Without the right to do so.
+    #[must_use]
+    pub fn towards(from: &str, server: [u8; 6]) -> Self {
+        Self { socket: packet_socket(from), server }
     }
 
     /// The octets of a frame, addressed to the other end.
@@ -84,8 +93,12 @@ fn packet_socket(interface: &str) -> OwnedFd {
     socket
 }
 
-/// The interface's Ethernet address.
-fn address_of(interface: &str) -> [u8; 6] {
+/// The Ethernet address of an interface of this thread's namespace.
+///
+/// # Panics
+/// When there is no such interface.
+#[must_use]
+pub fn ethernet_address(interface: &str) -> [u8; 6] {
     link(interface).addr().expect("an Ethernet address")
 }
 

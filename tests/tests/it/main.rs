@@ -178,6 +178,8 @@ mod watching;
 mod xdp_attach;
 /// Banned clients: in the kernel half, on the command line, over a restart.
 mod xdp_bans;
+/// The kernel half on the drivers of network cards, in the guests of `cargo xtask test-kernels`.
+mod xdp_cards;
 /// Every packet that the stack accepts was judged, whatever its headers are.
 mod xdp_closed;
 /// SYN cookies made by XDP.

@@ -1,11 +1,13 @@
-//! `cargo xtask test-kernels`: tests the kernel half on the kernels of users, not only on this machine's.
+//! `cargo xtask test-kernels`: tests the kernel half on the kernels and cards of users, not only on this machine's.
 //!
 //! Before: tests of the loader and of the programs, built by cargo. After: Debian's kernels were booted by QEMU, each
-//! loaded every program, attached them to real interfaces and passed these tests; a table shows the verifier's cost of
-//! each program.
-//! Holds: the lists of kernels and tests. Never: needs hardware virtualisation; commits a binary, or keeps one outside
+//! loaded every program, attached them to real interfaces and cards and passed these tests; tables show the verifier's cost of
+//! each program, and what each card's driver does.
+//! Holds: the lists of machines and tests. Never: needs hardware virtualisation; commits a binary, or keeps one outside
 //! the user's cache.
 
+mod archive;
+mod cards;
 mod cpio;
 mod debian;
 mod guest;
@@ -17,27 +19,59 @@ use anyhow::{Result, bail};
 
 use crate::{build, setup};
 pub(crate) use cpio::Archive;
+use debian::Flavour;
 pub(crate) use debian::kernel;
 use guest::Guest;
 pub(crate) use machine::listen;
 
-/// Debian's stable kernel, and the one of its next release and of this one's backports.
-const SERIES: &[&str] = &["6.1", "6.12"];
+/// A guest.
+struct Machine {
+    name: &'static str,
+    /// The kernel's series; "": the suite's newest.
+    series: &'static str,
+    /// The suite whose kernel it is; none: what apt offers here.
+    suite: Option<&'static str>,
+    flavour: Flavour,
+    tests: &'static [&'static str],
+}
+
+/// Kernels without cards: the interfaces that the tests make suffice. Debian's stable kernel, and the one of its next release
+/// and of this one's backports. Then kernels with cards: of Debian 12, of 13, of unstable, and one with PREEMPT_RT.
+const MACHINES: &[Machine] = &[
+    Machine { name: "6.1", series: "6.1", suite: None, flavour: Flavour::Cloud, tests: TESTS },
+    Machine { name: "6.12", series: "6.12", suite: None, flavour: Flavour::Cloud, tests: TESTS },
+    Machine { name: "cards-12", series: "6.1", suite: Some("bookworm"), flavour: Flavour::Any, tests: CARDS },
+    Machine { name: "cards-13", series: "6.12", suite: Some("trixie"), flavour: Flavour::Any, tests: CARDS },
+    Machine { name: "cards-unstable", series: "", suite: Some("sid"), flavour: Flavour::Any, tests: ALL },
+    Machine {
+        name: "cards-rt",
+        series: "6.12",
+        suite: Some("trixie"),
+        flavour: Flavour::Realtime,
+        tests: ALL,
+    },
+];
+const NAMES: [&str; 6] = ["6.1", "6.12", "cards-12", "cards-13", "cards-unstable", "cards-rt"];
+
 /// The tests in the guest: each program loads and stays within its budget; the loader attaches, takes over and works
 /// without rights; every verdict is right.
 const TESTS: &[&str] = &["xdp_object", "xdp_attach", "xdp_paths", "xdp_verdicts"];
+const CARDS: &[&str] = &["xdp_object", "xdp_cards"];
+const ALL: &[&str] = &["xdp_object", "xdp_attach", "xdp_paths", "xdp_verdicts", "xdp_cards"];
 
 /// Arguments of `cargo xtask test-kernels`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-    Fetches Debian's cloud kernels by name with apt-get download (62 MB, once, into
-    ${XDG_CACHE_HOME:-~/.cache}/dotd/kernels), packs the test modules xdp_object, xdp_attach, xdp_paths and
-    xdp_verdicts into a small initramfs, and boots each kernel with it under QEMU without hardware virtualisation.
-    Needs Debian (or its package archive) on x86-64; no root.
+    Fetches Debian's kernels by name with apt-get download (400 MB, once, into
+    ${XDG_CACHE_HOME:-~/.cache}/dotd/kernels), packs the test modules xdp_object, xdp_attach, xdp_paths,
+    xdp_verdicts and xdp_cards into a small initramfs, and boots each kernel with it under QEMU without hardware
+    virtualisation. Machines cards-* have network cards: virtio_net with two queues, e1000e and vmxnet3.
+    Needs Debian (or its package archive) on x86-64; no root, but for cards a user namespace.
 
 EXAMPLES:
-    cargo xtask test-kernels               6.1 and 6.12
+    cargo xtask test-kernels               6.1 and 6.12; Debian 12's, 13's and unstable's with cards; PREEMPT_RT
     cargo xtask test-kernels --only 6.1
+    cargo xtask test-kernels --only cards-13 --test xdp_cards
     cargo xtask test-kernels --only 6.1 --test xdp_object
                                            what the programs cost its verifier, in half a minute
     cargo xtask test-kernels --verbose     with all that the guest says
@@ -46,11 +80,11 @@ EXIT STATUS:
     0 when every test passed on every kernel, 1 when not or when a kernel could not be had, 2 for a
     mistake in the command line.")]
 pub(crate) struct TestKernels {
-    /// Only this series
-    #[arg(long, value_name = "SERIES", value_parser = clap::builder::PossibleValuesParser::new(SERIES))]
+    /// Only this machine
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(NAMES))]
     only: Option<String>,
     /// Only this test module
-    #[arg(long, value_name = "TEST", value_parser = clap::builder::PossibleValuesParser::new(TESTS))]
+    #[arg(long, value_name = "TEST", value_parser = clap::builder::PossibleValuesParser::new(ALL))]
     test: Option<String>,
     /// Install nothing
     #[arg(long)]
@@ -68,33 +102,53 @@ pub(crate) fn run(root: &Path, arguments: &TestKernels) -> Result<()> {
     if !arguments.no_setup {
         setup::ensure(setup::Wants { tests: true, kernels: true, ..Default::default() })?;
     }
-    for program in ["qemu-system-x86_64", "busybox", "ip", "strip", "ldd"] {
+    for program in ["qemu-system-x86_64", "busybox", "ip", "strip", "ldd", "unshare"] {
         if !setup::is_command(program) {
             bail!("{program} is missing: cargo xtask setup --kernels (as root) installs it");
         }
     }
     let folder = build::target(root).join("kernels");
-    let wanted: Vec<&str> = chosen(TESTS, arguments.test.as_deref());
     let program = guest::build_tests(root)?;
-    let mut failures = Vec::new();
-    let mut table = Vec::new();
-    for series in chosen(SERIES, arguments.only.as_deref()) {
+    let (mut failures, mut costs, mut cards) = (Vec::new(), Vec::new(), Vec::new());
+    for machine in MACHINES.iter().filter(|machine| is_wanted(arguments.only.as_deref(), machine.name)) {
+        let tests: Vec<&str> =
+            machine.tests.iter().copied().filter(|test| is_wanted(arguments.test.as_deref(), test)).collect();
+        if tests.is_empty() {
+            continue;
+        }
         let began = Instant::now();
-        let kernel = kernel(series)?;
+        let kernel = debian::of_suite(machine.series, machine.suite, machine.flavour)?;
         let initramfs = folder.join(format!("{}.cpio", kernel.name));
-        Guest { program: &program, tests: &wanted, modules: &kernel.modules }.pack(&folder, &initramfs)?;
-        let said = machine::boot(&kernel.image, &initramfs, arguments.verbose)?;
-        println!("{}: {}, {} s", kernel.name, said.summary(), began.elapsed().as_secs());
-        table.extend(said.programs.iter().map(|line| format!("{:<10} {line}", kernel.series)));
-        failures
-            .extend(said.failures(&wanted).into_iter().map(|failure| format!("{}: {failure}", kernel.name)));
+        Guest { program: &program, tests: &tests, modules: &kernel.modules }.pack(&folder, &initramfs)?;
+        let has_cards = machine.flavour != Flavour::Cloud;
+        let said = machine::boot(&kernel.image, &initramfs, has_cards, arguments.verbose)?;
+        let _ = std::fs::remove_file(&initramfs);
+        println!("{}, {}: {}, {} s", machine.name, kernel.name, said.summary(), began.elapsed().as_secs());
+        let name = machine.name;
+        costs.extend(said.programs.iter().map(|line| format!("{name:<15} {line}")));
+        cards.extend(said.cards.iter().map(|line| format!("{name:<15} {line}")));
+        failures.extend(said.failures(&tests).into_iter().map(|failure| format!("{name}: {failure}")));
     }
     println!("\nwhat the programs cost the verifier");
-    table.iter().for_each(|line| println!("  {line}"));
+    costs.iter().for_each(|line| println!("  {line}"));
+    println!("\nwhat cards' drivers do");
+    cards.iter().for_each(|line| println!("  {line}"));
     if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
 }
 
-/// All of them, or the one that was named.
-fn chosen<'a>(all: &[&'a str], only: Option<&str>) -> Vec<&'a str> {
-    all.iter().copied().filter(|name| only.is_none_or(|only| only == *name)).collect()
+/// Whether this one was named, or none.
+fn is_wanted(only: Option<&str>, name: &str) -> bool {
+    only.is_none_or(|only| only == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ALL, MACHINES, NAMES};
+
+    /// Goal: the command line offers every machine and every test. Method: compares the tables.
+    #[test]
+    fn tables_agree() {
+        assert!(MACHINES.iter().map(|machine| machine.name).eq(NAMES));
+        assert!(MACHINES.iter().flat_map(|machine| machine.tests).all(|test| ALL.contains(test)));
+    }
 }

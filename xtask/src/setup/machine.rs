@@ -102,6 +102,8 @@ const KERNEL_TOOLS: &[Tool] = &[
         purpose: "makes the programs for a booted kernel small",
     },
     Tool { command: "xz", packages: &["xz-utils"], purpose: "unpacks kernel modules" },
+    Tool { command: "ip", packages: &["iproute2"], purpose: "cables between the cards of a booted kernel" },
+    Tool { command: "unshare", packages: &["util-linux"], purpose: "the network namespace of these" },
 ];
 
 /// What `--fresh` adds.

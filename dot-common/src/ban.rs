@@ -54,6 +54,8 @@ causes! {
     SlowReads = "slow_reads";
     /// Messages that cannot be cut out of their stream.
     Malformed = "malformed";
+    /// Queries that are misuse by what they ask for.
+    Misuse = "misuse";
 }
 
 impl Cause {

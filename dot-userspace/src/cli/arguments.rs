@@ -196,6 +196,14 @@ pub(super) enum Verb {
         #[command(flatten)]
         control: ControlArguments,
     },
+    /// Show the misuses that the running dotd finds now: floods of random names, tunnels, clients that do too much
+    ///
+    /// What is looked for, and what is done about it, stands in `[misuse]` of the config. Each worker finds for itself.
+    #[command(after_help = MISUSE_EXAMPLES)]
+    Misuse {
+        #[command(flatten)]
+        control: ControlArguments,
+    },
     /// The session tickets of the running dotd
     Tickets {
         #[command(subcommand)]

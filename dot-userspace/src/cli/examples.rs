@@ -250,6 +250,11 @@ EXAMPLES
   dotd import haproxy /etc/haproxy/haproxy.cfg
   dotd import nginx /etc/nginx/nginx.conf /etc/nginx/streams/dot.conf";
 
+pub(super) const MISUSE_EXAMPLES: &str = "\
+EXAMPLES
+  dotd misuse                   whose, since when, and what is done about it
+  dotd misuse --json | jq -r '.rows[].client'";
+
 pub(super) const POLICY_EXAMPLES: &str = "\
 EXAMPLES
   dotd policy                   each zone with its rules, serial number and age

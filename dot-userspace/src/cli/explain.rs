@@ -57,6 +57,9 @@ fn text(explained: &Explanation) -> String {
     if explained.sessions_open > explained.sessions.len() {
         line("", "more sessions are not shown");
     }
+    for row in &explained.misuses {
+        line("misuse", super::misuse::line(row).trim_end());
+    }
     if explained.refusals.is_empty() {
         line("refused", "no recent refusal");
     }

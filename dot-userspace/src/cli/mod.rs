@@ -19,6 +19,7 @@ mod explain;
 mod import;
 mod log;
 mod man;
+mod misuse;
 mod page;
 mod pin;
 mod policy;
@@ -116,6 +117,7 @@ fn run_short(verb: Verb, path: Option<PathBuf>) -> Result<(), CliError> {
         Verb::Cache { verb } => cache::run(verb, path.as_deref()),
         Verb::Policy { verb, control } => policy::run(verb, &control, path.as_deref()),
         Verb::Config { verb } => config_verbs::run(verb, path.as_deref()),
+        Verb::Misuse { control } => misuse::run(&control, path.as_deref()),
         Verb::Log { verb } => log::run(verb, path.as_deref()),
         Verb::Tickets { verb } => tickets::run(verb, path.as_deref()),
         Verb::Xdp { verb: XdpVerb::Show { control } } => {

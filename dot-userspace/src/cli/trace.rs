@@ -68,6 +68,7 @@ fn words(line: &str) -> Option<String> {
             let kind = qtype.map(|qtype| format!(" type {qtype}")).unwrap_or_default();
             format!("query {id}{kind}{} of {octets} octets", optional("for", name))
         }
+        What::Misuse { kind, action } => format!("misuse {kind}: {action}"),
         What::Response { id, octets, rcode, by, took_us, backend, tries } => {
             let took = took_us.map(|took| format!(" after {took} µs")).unwrap_or_default();
             let tries =
@@ -105,6 +106,9 @@ mod tests {
             words(line).unwrap(),
             "01:01:01.000042 192.0.2.7:1000 [0.4] query 7 type 28 of 40 octets\n"
         );
+        let misuse =
+            words(r#"{"at_us":0,"client":"a","event":"misuse","kind":"tunnel","action":"close"}"#).unwrap();
+        assert!(misuse.ends_with(" a misuse tunnel: close\n"), "{misuse}");
         assert_eq!(words(r#"{"at_us":0,"client":"","event":"lost","events":0}"#), None);
         let lost = words(r#"{"at_us":0,"client":"","event":"lost","events":3}"#).unwrap();
         assert!(lost.contains("3 events were lost"));

@@ -8,8 +8,8 @@ use std::{collections::HashSet, net::SocketAddr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    Config, Gate, Mistake, Steering, XdpMode, consistency_access, consistency_backend, consistency_policy,
-    limit, reachable, source::Source,
+    Config, Gate, Mistake, Steering, XdpMode, consistency_access, consistency_backend, consistency_misuse,
+    consistency_policy, limit, reachable, source::Source,
 };
 
 /// Notes every contradiction between keys or with RFCs.
@@ -21,6 +21,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mis
     check.clients(config);
     consistency_access::check(&mut check, config);
     consistency_policy::check(&mut check, config);
+    consistency_misuse::check(config, check.source, check.mistakes);
     check.session(config);
     consistency_backend::check(&mut check, config);
     check.cache(config);

@@ -90,7 +90,7 @@ fn primary(check: &mut Check<'_, '_>, path: &str, primary: &PolicyPrimary) {
 
 /// Letters, digits, hyphens and underscores in labels of 1 to 63 octets: a metric's label and a log line can contain
 /// these.
-fn is_domain_name(name: &str) -> bool {
+pub(super) fn is_domain_name(name: &str) -> bool {
     let is_sign = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
     let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(is_sign);
     let name = name.strip_suffix('.').unwrap_or(name);

@@ -6,8 +6,9 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{
     Access, Backend, Balance, ClientAddress, ClientSubnet, Denied, Dns, Dnstap, DnstapMessages, Gate,
-    LimitMode, Listen, Log, LogFormat, LogLevel, Over, Policy, Port53, QueriesOver, Sandbox, Server, Session,
-    Steering, SynCookies, SynOver, Tls, TlsVersion, Workers, Xdp, XdpLimit, XdpMode, limit,
+    LimitMode, Listen, Log, LogFormat, LogLevel, Misuse, MisuseAction, Over, Policy, Port53, QueriesOver,
+    Sandbox, Server, Session, Steering, SynCookies, SynOver, Tls, TlsVersion, Workers, Xdp, XdpLimit,
+    XdpMode, limit,
 };
 
 impl Default for Server {
@@ -126,6 +127,31 @@ impl Default for Dns {
             cache_ttl_max: limit::CACHE_TTL_MAX.default,
             cache_negative_ttl_max: limit::CACHE_NEGATIVE_TTL_MAX.default,
             cache_stale: limit::CACHE_STALE.default,
+        }
+    }
+}
+
+impl Default for Misuse {
+    fn default() -> Self {
+        Self {
+            window: limit::MISUSE_WINDOW.default,
+            hold: limit::MISUSE_HOLD.default,
+            ignore: Vec::new(),
+            delayed_per_second: limit::MISUSE_DELAYED_PER_SECOND.default,
+            random_names: MisuseAction::Off,
+            random_names_min: limit::MISUSE_RANDOM_NAMES_MIN.default,
+            random_names_missing_percent: limit::MISUSE_MISSING_PERCENT.default,
+            random_names_budget: limit::MISUSE_RANDOM_NAMES_BUDGET.default,
+            tunnel: MisuseAction::Off,
+            tunnel_name_octets: limit::MISUSE_TUNNEL_NAME_OCTETS.default,
+            tunnel_answer_octets: limit::MISUSE_TUNNEL_ANSWER_OCTETS.default,
+            failures: MisuseAction::Off,
+            failures_min: limit::MISUSE_FAILURES_MIN.default,
+            failures_percent: limit::MISUSE_FAILURES_PERCENT.default,
+            queries: MisuseAction::Off,
+            queries_max: limit::MISUSE_QUERIES_MAX.default,
+            answer_octets: MisuseAction::Off,
+            answer_octets_max: limit::MISUSE_ANSWER_OCTETS_MAX.default,
         }
     }
 }

@@ -163,6 +163,47 @@ pub const POLICY_PRIMARIES_MAX: usize = 4;
 /// Octets of the name of a `[[policy.zone]]`: a rule's owner is a whole name in front of it.
 pub const POLICY_NAME_OCTETS_MAX: usize = 100;
 
+/// A window of `[misuse]`. 10 s: a flood is found within seconds, and a page's burst of queries fills none. 10 min: a longer one says
+/// what was, not what is.
+pub const MISUSE_WINDOW: Limit<Duration> = Limit { default: s(10), min: s(1), max: s(600) };
+
+/// How long something is done about a misuse after it was last found. 1 min: a flood that pauses is still known.
+pub const MISUSE_HOLD: Limit<Duration> = Limit { default: s(60), min: s(1), max: h(24) };
+
+/// Domains of `misuse.ignore`. 1000: what people keep by hand.
+pub const MISUSE_IGNORE_MAX: usize = 1000;
+
+/// Messages a second of a client whose queries are delayed. 10: a person goes on, slowly.
+pub const MISUSE_DELAYED_PER_SECOND: Limit<u32> = Limit { default: 10, min: 1, max: 10_000 };
+
+/// Different names below a domain in a window. 200: what no page asks of one domain; 2000: up to there a worker counts well.
+pub const MISUSE_RANDOM_NAMES_MIN: Limit<u32> = Limit { default: 200, min: 10, max: 2000 };
+
+/// Answers without data below a domain, in a hundred. 80: of random names nearly all; 1: for tries.
+pub const MISUSE_MISSING_PERCENT: Limit<u8> = Limit { default: 80, min: 1, max: 100 };
+
+/// New names below a flooded domain that backends get in a window. 50: clients that want a name for the first time have a chance.
+pub const MISUSE_RANDOM_NAMES_BUDGET: Limit<u32> = Limit { default: 50, min: 0, max: 1_000_000 };
+
+/// Octets of long new names of a client below a domain in a window. 8 KiB: 6 kbit/s in a window of 10 s, and 60 names at their
+/// longest; hashes that a virus scanner looks up stay below.
+pub const MISUSE_TUNNEL_NAME_OCTETS: Limit<u32> = Limit { default: 8192, min: 256, max: 1 << 30 };
+
+/// Octets of answers of types that tunnels use, of a client below a domain in a window. 64 KiB: 50 kbit/s.
+pub const MISUSE_TUNNEL_ANSWER_OCTETS: Limit<u32> = Limit { default: 65_536, min: 1024, max: 1 << 30 };
+
+/// Answers of a client in a window before they are judged. 200: a mistyped search list of one machine stays below.
+pub const MISUSE_FAILURES_MIN: Limit<u32> = Limit { default: 200, min: 10, max: 1_000_000 };
+
+/// Failures among them, in a hundred. 90: with a search list two of three answers may be NXDOMAIN.
+pub const MISUSE_FAILURES_PERCENT: Limit<u8> = Limit { default: 90, min: 1, max: 100 };
+
+/// Messages of a client in a window. 5000: 500 a second, which a household does not reach; only the operator knows offices.
+pub const MISUSE_QUERIES_MAX: Limit<u32> = Limit { default: 5000, min: 10, max: 100_000_000 };
+
+/// Octets of answers to a client in a window. 4 MiB: 5,000 answers of 800 octets.
+pub const MISUSE_ANSWER_OCTETS_MAX: Limit<u32> = Limit { default: 4 << 20, min: 4096, max: 1 << 31 };
+
 /// Most prefixes of `xdp.allow` and of `xdp.deny`. 16,384: enough for lists that are kept by hand; half of the kernel
 /// map's size, because a reload adds before it removes.
 pub const LISTED_MAX: usize = dot_common::maps::LISTED_MAX as usize / 2;

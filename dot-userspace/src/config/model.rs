@@ -9,7 +9,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Access, Discovery, Dnstap, Log, Policies, Sandbox, Session, Xdp, duration};
+use super::{Access, Discovery, Dnstap, Log, Misuse, Policies, Sandbox, Session, Xdp, duration};
 
 /// The whole file. Modules get their own part, never the whole.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -25,6 +25,8 @@ pub struct Config {
     pub access: Access,
     /// Policy zones, which change answers.
     pub policy: Policies,
+    /// Misuse by many queries, each of them valid.
+    pub misuse: Misuse,
     /// Discovery of this resolver by clients.
     pub discovery: Discovery,
     /// Deadlines and caps of a DoT session.

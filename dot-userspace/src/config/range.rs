@@ -65,6 +65,18 @@ keys! {
     dns.cache_negative_ttl_max: CACHE_NEGATIVE_TTL_MAX;
     dns.cache_stale: CACHE_STALE;
     dnstap.sample: DNSTAP_SAMPLE;
+    misuse.window: MISUSE_WINDOW;
+    misuse.hold: MISUSE_HOLD;
+    misuse.delayed_per_second: MISUSE_DELAYED_PER_SECOND;
+    misuse.random_names_min: MISUSE_RANDOM_NAMES_MIN;
+    misuse.random_names_missing_percent: MISUSE_MISSING_PERCENT;
+    misuse.random_names_budget: MISUSE_RANDOM_NAMES_BUDGET;
+    misuse.tunnel_name_octets: MISUSE_TUNNEL_NAME_OCTETS;
+    misuse.tunnel_answer_octets: MISUSE_TUNNEL_ANSWER_OCTETS;
+    misuse.failures_min: MISUSE_FAILURES_MIN;
+    misuse.failures_percent: MISUSE_FAILURES_PERCENT;
+    misuse.queries_max: MISUSE_QUERIES_MAX;
+    misuse.answer_octets_max: MISUSE_ANSWER_OCTETS_MAX;
     xdp.limit.prefix_v4: PREFIX_V4;
     xdp.limit.prefix_v6: PREFIX_V6;
     xdp.limit.wide_v4: WIDE_V4;

@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{Body, Source, answer};
 use crate::{
-    session::SessionReport,
+    session::{MisuseRow, SessionReport},
     xdp::{ClientReport, RateState},
 };
 
@@ -52,6 +52,9 @@ pub struct Explanation {
     pub sessions_open: usize,
     /// The first of them.
     pub sessions: Vec<SessionReport>,
+    /// The misuses found at it now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub misuses: Vec<MisuseRow>,
     /// Its last refusals, the latest first.
     pub refusals: Vec<RefusalRow>,
     /// Workers that did not answer in time.
@@ -86,13 +89,13 @@ pub struct RefusalRow {
     pub key: Option<String>,
 }
 
-/// The state that is known at once, and the workers' answers about sessions: the number of sessions, and the first
-/// ones.
+/// The state that is known at once, and the workers' answers about sessions: the number of sessions, the first
+/// ones, and the misuses.
 pub struct Explaining {
     /// Without sessions.
     pub known: Explanation,
     /// One answer from each worker.
-    pub sessions: mpsc::Receiver<(usize, Vec<SessionReport>)>,
+    pub sessions: mpsc::Receiver<(usize, Vec<SessionReport>, Vec<MisuseRow>)>,
     /// The number of workers that were asked.
     pub workers: usize,
 }
@@ -101,9 +104,10 @@ impl Explaining {
     /// Waits for the workers.
     async fn wait(mut self) -> Explanation {
         let (until, mut silent) = (Instant::now() + WAIT, self.workers);
-        while let Ok(Some((count, sessions))) = timeout_at(until, self.sessions.recv()).await {
+        while let Ok(Some((count, sessions, misuses))) = timeout_at(until, self.sessions.recv()).await {
             self.known.sessions_open += count;
             self.known.sessions.extend(sessions);
+            self.known.misuses.extend(misuses);
             silent = silent.saturating_sub(1);
         }
         Explanation { workers_silent: silent, ..self.known }

@@ -14,6 +14,7 @@ mod drain;
 mod explain;
 mod log;
 mod metrics;
+mod misuse;
 mod page;
 mod places;
 mod policy;
@@ -38,6 +39,7 @@ pub use config::ConfigStatus;
 pub use drain::{DrainRequest, DrainStatus};
 pub use explain::{ExplainRequest, Explaining, Explanation, Listed, RefusalRow};
 pub use log::LogRequest;
+pub use misuse::{Misuses, Misusing};
 pub use page::{PageAccess, PageAddress};
 pub use policy::{RefreshRequest, Refreshed};
 pub use refused::{RefusedTotal, refused};
@@ -132,6 +134,8 @@ pub trait Source: Send + Sync + 'static {
     fn explain(&self, request: &ExplainRequest) -> Result<Explaining, String>;
     /// The busiest clients: asks the workers, which continue to count for a while.
     fn top(&self, request: TopRequest) -> Counting;
+    /// The misuses that workers find now: asks them.
+    fn misuse(&self) -> Misusing;
     /// Makes every worker report the events of a client.
     ///
     /// # Errors

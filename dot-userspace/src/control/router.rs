@@ -17,14 +17,14 @@ use axum::{
 use serde_json::json;
 
 use super::{
-    Source, State, Status, bans, cache, certificates, config, drain, explain, log, metrics, page, policy,
-    reload, switch, tickets, top, trace, upstream,
+    Source, State, Status, bans, cache, certificates, config, drain, explain, log, metrics, misuse, page,
+    policy, reload, switch, tickets, top, trace, upstream,
 };
 
 /// The state that answers need.
 type AnySource = Arc<dyn Source>;
 
-/// `/status`, `/stats`, `/xdp`, `/backend`, `/bans`, `/cache`, `/config`, `/dot`, `/drain`, `/explain`, `/log`, `/page`, `/policy`, `/reload`, `/tickets`, `/top` and
+/// `/status`, `/stats`, `/xdp`, `/backend`, `/bans`, `/cache`, `/config`, `/dot`, `/drain`, `/explain`, `/log`, `/misuse`, `/page`, `/policy`, `/reload`, `/tickets`, `/top` and
 /// `/trace` as JSON.
 pub(super) fn socket(source: AnySource) -> Router {
     let router = Router::new();
@@ -40,6 +40,7 @@ pub(super) fn socket(source: AnySource) -> Router {
         .merge(drain::route())
         .merge(explain::route())
         .merge(log::route())
+        .merge(misuse::route())
         .merge(page::address_route())
         .merge(policy::route())
         .merge(switch::route())
@@ -55,6 +56,7 @@ pub(super) fn socket(source: AnySource) -> Router {
                 drain::PATH,
                 explain::PATH,
                 log::PATH,
+                misuse::PATH,
                 page::PATH,
                 policy::PATH,
                 reload::PATH,

@@ -96,6 +96,7 @@ fn refuses_the_rest() {
                     "/drain",
                     "/explain",
                     "/log",
+                    "/misuse",
                     "/page",
                     "/policy",
                     "/reload",

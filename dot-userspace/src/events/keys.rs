@@ -33,6 +33,11 @@ pub fn key_of(counter: Counter) -> Option<&'static str> {
         Counter::EndOwed => "session.owed_octets_per_worker_max",
         Counter::NotKept => "session.owed_octets_max",
         Counter::QueriesRefused | Counter::QueriesOverRate => "session.queries_per_second",
+        Counter::MisuseRandomNames => "misuse.random_names",
+        Counter::MisuseTunnel => "misuse.tunnel",
+        Counter::MisuseFailures => "misuse.failures",
+        Counter::MisuseQueries => "misuse.queries",
+        Counter::MisuseAnswerOctets => "misuse.answer_octets",
         Counter::QueriesOverShare => "backend.outstanding_max",
         _ => return None,
     })

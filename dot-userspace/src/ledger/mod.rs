@@ -5,6 +5,7 @@
 
 mod histogram;
 pub mod latency;
+mod line;
 mod openings;
 mod snapshot;
 mod stages;
@@ -16,9 +17,10 @@ mod worker;
 
 pub use histogram::{Durations, Histogram, LONGEST_LOG2, SCHEMA, SHORTEST_LOG2};
 pub use latency::{Latency, Measured};
+pub use line::WorkerCounters;
 pub use snapshot::{ControlCounters, Difference, KernelQueues, PacketCount, Snapshot};
 pub use stages::{Disposal, Measure, QueryTransport, Stage, Stages};
 pub use tls_fault::TlsFault;
 pub use traffic::{BackendLine, BackendLines, BackendSum, Traffic};
 pub use window::Sparse;
-pub use worker::{Counter, WorkerCounters};
+pub use worker::Counter;

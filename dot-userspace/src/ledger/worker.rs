@@ -1,18 +1,7 @@
-//! The counters of the workers: one writer each, read by the control thread at any time.
+//! The counters of the workers by name: what each counts, and what snapshots and metrics call it.
 //!
-//! Before: every module of a worker that decides something counts it here, once.
-//! After: `ledger::snapshot` adds the workers up.
-//! Holds: a row per worker of plain 64-bit numbers, padded so that no two workers share a cache line.
-//! Never: locks, or does an atomic read-modify-write: each line has one writing thread.
-
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
-};
-
-use crossbeam::utils::CachePadded;
-
-use super::Stages;
+//! Before: a module of a worker decides something. After: `ledger::line` counts it, `ledger::snapshot` adds the workers up.
+//! Holds: names and help texts. Never: holds a count.
 
 /// Names one counter per line: variant, metric family, label value, and the labels of its series if it has others. The
 /// comment above it is its help in `/metrics`.
@@ -131,6 +120,8 @@ counters! {
     EndDenied = "session_ends", "denied";
     /// An operator banned the client (`dotd ban add`).
     EndBanned = "session_ends", "banned";
+    /// Ended because of misuse (`[misuse]`).
+    EndMisuse = "session_ends", "misuse";
     /// dotd is stopping.
     EndDrain = "session_ends", "drain";
     /// Moved to the next engine at an upgrade.
@@ -168,6 +159,8 @@ counters! {
     DroppedDenied = "queries", "dropped_denied";
     /// Dropped by a rule of a policy zone.
     DroppedPolicy = "queries", "dropped_policy";
+    /// Dropped with their session because of misuse (`[misuse]`).
+    DroppedMisuse = "queries", "dropped_misuse";
     /// Dropped: dotd panicked while it judged the message.
     DroppedPanic = "queries", "dropped_panic";
     /// Responses whose client had left, or that found no room in the socket over UDP.
@@ -341,44 +334,26 @@ counters! {
     PolicyNotified = "policy", "notified";
     /// NOTIFY messages about other zones, from other addresses, or with a wrong signature.
     PolicyNotifyRefused = "policy", "notify_refused";
-}
-
-/// One worker's counters and durations. Cloning shares them.
-#[derive(Clone, Debug)]
-pub struct WorkerCounters {
-    line: Arc<CachePadded<[AtomicU64; Counter::ALL.len()]>>,
-    stages: Stages,
-}
-
-impl Default for WorkerCounters {
-    fn default() -> Self {
-        let line = [const { AtomicU64::new(0) }; Counter::ALL.len()];
-        Self { line: Arc::new(CachePadded::new(line)), stages: Stages::default() }
-    }
-}
-
-impl WorkerCounters {
-    /// The durations of the stages that the worker measures.
-    #[must_use]
-    pub fn stages(&self) -> &Stages {
-        &self.stages
-    }
-
-    /// Adds to a counter. Only the owning worker may call this.
-    pub fn add(&self, counter: Counter, count: u64) {
-        if let Some(cell) = self.line.get(counter as usize) {
-            cell.store(cell.load(Relaxed).wrapping_add(count), Relaxed);
-        }
-    }
-
-    /// Lowers a gauge. Only the owning worker may call this.
-    pub fn subtract(&self, counter: Counter, count: u64) {
-        self.add(counter, count.wrapping_neg());
-    }
-
-    /// Reads a counter, from any thread.
-    #[must_use]
-    pub fn get(&self, counter: Counter) -> u64 {
-        self.line.get(counter as usize).map_or(0, |cell| cell.load(Relaxed))
-    }
+    /// Domains and clients with a misuse.
+    MisuseFound = "misuse", "found";
+    /// Queries below a domain with a flood of random names, beyond its budget.
+    MisuseRandomNames = "misuse", "random_names";
+    /// Queries of a client below a domain through which it has a tunnel.
+    MisuseTunnel = "misuse", "tunnel";
+    /// Messages of clients whose answers are failures.
+    MisuseFailures = "misuse", "failures";
+    /// Messages of clients that ask too much.
+    MisuseQueries = "misuse", "queries";
+    /// Messages of clients whose answers are too long together.
+    MisuseAnswerOctets = "misuse", "answer_octets";
+    /// Misuse that was only counted, and answered as usual.
+    MisuseOnlyCounted = "misuse", "only_counted";
+    /// Messages over connections that were delayed because of misuse.
+    MisuseDelayed = "misuse", "delayed";
+    /// Datagrams sent to TCP (TC=1) because of misuse.
+    MisuseTruncated = "misuse", "truncated";
+    /// Queries answered REFUSED because of misuse.
+    MisuseRefused = "misuse", "refused";
+    /// Messages that ended their session because of misuse.
+    MisuseClosed = "misuse", "closed";
 }

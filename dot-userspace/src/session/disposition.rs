@@ -37,6 +37,8 @@ impl Refusal {
     /// The client may not ask.
     pub(super) const ACCESS: Self = Self { ede: Ede::NOT_SERVED, counter: Counter::AccessRefused };
     /// The client exceeds its rate.
+    /// What it asks is misuse.
+    pub(super) const MISUSE: Self = Self { ede: Ede::MISUSE, counter: Counter::MisuseRefused };
     pub(super) const RATE: Self = Self { ede: Ede::OVER_RATE, counter: Counter::QueriesRefused };
 }
 

@@ -38,6 +38,10 @@ pub enum SessionEnd {
     Starved,
     /// The client may not ask.
     Denied,
+    /// What its client does is misuse.
+    Misuse,
+    /// The same, and the client is to be banned.
+    MisuseBan,
     /// An operator banned the client.
     Banned,
     /// dotd is stopping.
@@ -78,6 +82,8 @@ impl SessionEnd {
             | Self::Duration
             | Self::Queries
             | Self::Denied
+            | Self::Misuse
+            | Self::MisuseBan
             | Self::Banned
             | Self::Drain
             | Self::Moved => false,
@@ -101,6 +107,7 @@ impl SessionEnd {
             Self::Tls => Counter::EndTls,
             Self::Evicted | Self::Starved => Counter::EndEvicted,
             Self::Denied => Counter::EndDenied,
+            Self::Misuse | Self::MisuseBan => Counter::EndMisuse,
             Self::Banned => Counter::EndBanned,
             Self::Drain => Counter::EndDrain,
             Self::Moved => Counter::EndMoved,

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use tokio::time::Instant;
 
 use super::{Inbox, rates::Pace};
-use crate::ledger::Counter;
+use crate::{events::What, ledger::Counter};
 
 /// The state of a session that may have to wait for its turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,7 +31,10 @@ impl Inbox {
         let pace = match self.delayed_until.take() {
             Some(until) if until > now => Pace::At(until),
             Some(_) => Pace::Within,
-            None => self.shared.pace(self.client.source.ip(), now),
+            None => match self.shared.pace(self.client.source.ip(), now) {
+                Pace::Within => self.shared.slowed(self.client.source.ip(), now),
+                other => other,
+            },
         };
         if let Pace::At(until) = pace {
             self.delayed_until.set(Some(until));
@@ -47,6 +50,12 @@ impl Inbox {
     /// Counts a refusal by its reason.
     pub(super) fn refused(&self, reason: Counter) {
         self.shared.events.refused_by(self.client.source, Some(self.number.get()), reason, None);
+    }
+
+    /// Tells operators that a query is misuse, and why it is refused.
+    pub(super) fn tell_misuse(&self, what: What, refused: Option<Counter>) {
+        self.tell(|_| what.clone());
+        refused.into_iter().for_each(|reason| self.refused(reason));
     }
 
     /// Units that the session may use in the turn that begins.

@@ -7,6 +7,7 @@
 
 use std::{cell::Cell, net::SocketAddr};
 
+use super::SessionEnd;
 use crate::{
     ledger::Counter,
     policy::{Access, Denial},
@@ -39,6 +40,7 @@ pub(super) struct Standing {
     by_address: Cell<Option<Denial>>,
     by_names: Option<Denial>,
     is_banned: Cell<bool>,
+    misuse_end: Cell<Option<SessionEnd>>,
 }
 
 impl Standing {
@@ -48,12 +50,23 @@ impl Standing {
             by_address: Cell::new(guest.by_address),
             by_names: guest.by_names,
             is_banned: Cell::new(false),
+            misuse_end: Cell::new(None),
         }
     }
 
     /// An operator banned the client. `true`: it was not banned before.
     pub(super) fn ban(&self) -> bool {
         !self.is_banned.replace(true)
+    }
+
+    /// The session must end so.
+    pub(super) fn end_by(&self, end: SessionEnd) {
+        self.misuse_end.set(Some(end));
+    }
+
+    /// How the session must end because of what its client asks.
+    pub(super) fn misuse_end(&self) -> Option<SessionEnd> {
+        self.misuse_end.get()
     }
 
     /// Whether an operator banned the client.

@@ -4,12 +4,12 @@
 //! Holds: the number of queries in flight, and the waker of the session.
 //! Never: waits, reorders, or grows without bound: [`Inbox::has_room`] stops the reader first.
 
+mod asker;
 mod transfers;
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
     convert::Infallible,
-    net::IpAddr,
     rc::Rc,
     task::Waker,
     time::Instant,
@@ -26,13 +26,13 @@ use super::{
     guest::{Guest, Standing},
     owed::Debt,
     screening::screen_answer,
-    shared_answers::Asker,
+    shared_answers::Asker as _,
     stamps::Stamps,
     traced,
 };
 use crate::{
     backend::{Broken, Failure, Sink},
-    dns::{self, Asked, Edit, Hop, Query, Reply, framing::append_message},
+    dns::{self, Asked, Edit, Hop, Reply, framing::append_message},
     ledger::{Counter, Disposal, turn_time},
     moment::Moment,
     proxy::Client,
@@ -170,6 +170,7 @@ impl Inbox {
     pub(super) fn must_end(&self) -> Option<SessionEnd> {
         let (is_denied, is_banned) = (self.standing.is_denied(), self.standing.is_banned());
         let by_word = is_banned.then_some(SessionEnd::Banned).or(is_denied.then_some(SessionEnd::Denied));
+        let by_word = by_word.or(self.standing.misuse_end());
         self.is_cut.get().then_some(SessionEnd::Owed).or(by_word)
     }
 
@@ -239,6 +240,7 @@ impl Inbox {
         let Some(place) = append_message(&mut octets, write)? else { return Ok(false) };
         let response = octets.get(place).unwrap_or_default();
         self.shared.count_response(response, is_extended);
+        self.shared.watch_answer(self.client.source.ip(), response, disposal);
         self.tell(|_| traced::response(response, since, disposal));
         self.tap_response(since, response);
         drop(octets);
@@ -301,48 +303,6 @@ impl Inbox {
 impl Drop for Inbox {
     fn drop(&mut self) {
         self.shared.clients.end_queries(self.row, self.in_flight.get());
-    }
-}
-
-impl Asker for Rc<Inbox> {
-    fn pass(&self, asked: Asked, response: &[u8]) -> bool {
-        self.screened(asked, response, Disposal::Cached).is_ok()
-    }
-
-    fn source(&self) -> IpAddr {
-        self.client.source.ip()
-    }
-
-    fn pass_made(&self, asked: Asked, response: &[u8], _: bool) {
-        let _ = self.append_response(asked, response, Disposal::Responded);
-    }
-
-    fn is_datagram(&self) -> bool {
-        false
-    }
-
-    fn expect(&self) -> Rc<dyn Sink> {
-        self.in_flight.set(self.in_flight.get() + 1);
-        self.shared.clients.begin_query(self.row);
-        Rc::clone(self) as Rc<dyn Sink>
-    }
-
-    fn client(&self) -> Option<Client> {
-        Some(self.client.clone())
-    }
-
-    /// A session without a query in flight is read, because no answer would wake it. If only the reserve is left and
-    /// its client has used its share of that, the client gets SERVFAIL.
-    fn is_deferred(&self, message: &[u8], query: &Query) -> bool {
-        let is_refused = self.in_flight.get() == 0 && !self.shared.has_share_of_first(self.row);
-        if is_refused {
-            let (question, reply) = failure_reply(Asked::by(query), message, Failure::Full);
-            self.answer(&question, &reply);
-            self.shared.counters.add(Counter::Responded, 1);
-            self.shared.counters.add(Counter::QueriesOverShare, 1);
-            self.refused(Counter::QueriesOverShare);
-        }
-        is_refused
     }
 }
 

@@ -6,6 +6,7 @@
 //! Never: holds a buffer while idle, answers in cleartext on a port for TLS, or lets one client's slowness delay
 //! another.
 
+mod asker;
 mod banned;
 mod carried;
 mod clients;
@@ -25,6 +26,7 @@ mod keyed;
 mod limits;
 mod linger;
 mod link;
+mod misused;
 mod notified;
 mod outq;
 mod owed;
@@ -62,6 +64,7 @@ pub use limits::Limits;
 pub use linger::EVICTED_LINGERING_MAX;
 use linger::{Left, leave};
 pub use link::Link;
+pub use misused::MisuseRow;
 pub use owed::OwedLimits;
 pub use pressure::Fill;
 pub use rates::{QueryRate, Rates};

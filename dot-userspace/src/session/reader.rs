@@ -20,6 +20,7 @@ use super::{
     end::end_of_reading,
     fate_guard::FateGuard,
     inbox::transfer,
+    misused::Misused,
     notified::notified,
     rates::Pace,
     screening::ask,
@@ -205,13 +206,21 @@ impl Reader {
             true => self.malformed.saturating_add(1),
             false => self.malformed.saturating_sub(1),
         };
+        let tell = |what, refused| inbox.tell_misuse(what, refused);
+        let misuse = inbox.shared.judge_message(inbox.client.source.ip(), false, tell);
+        if let Some(Misused { end: Some(end), .. }) = misuse {
+            counters.add(Counter::DroppedMisuse, 1);
+            return Err(end);
+        }
+        let by_misuse = misuse.and_then(|misuse| misuse.refusal);
         let refusal = match is_over {
             true => Some(Refusal::RATE),
-            false => inbox.standing.is_refused().then_some(Refusal::ACCESS),
+            false => inbox.standing.is_refused().then_some(Refusal::ACCESS).or(by_misuse),
         };
         match act_on(disposition, message, refusal, inbox, counters) {
             Done::Handled => {}
             Done::Refused => {
+                // What is misuse has been told.
                 let reason = if is_over { Some(Counter::QueriesRefused) } else { inbox.standing.reason() };
                 reason.into_iter().for_each(|reason| inbox.refused(reason));
             }

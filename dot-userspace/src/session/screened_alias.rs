@@ -14,6 +14,7 @@ use tokio::task::spawn_local;
 
 use super::{
     WorkerShared,
+    asker::Suspect,
     shared_answers::{self, Asker},
 };
 use crate::{
@@ -130,6 +131,10 @@ impl Asker for Rc<Follower> {
 
     fn is_deferred(&self, _: &[u8], _: &Query) -> bool {
         false
+    }
+
+    fn suspect(&self) -> Option<&dyn Suspect> {
+        None
     }
 }
 

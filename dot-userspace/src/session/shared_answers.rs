@@ -11,7 +11,8 @@ use std::{cell::RefCell, net::IpAddr, rc::Rc};
 
 use tokio::task::spawn_local;
 
-use super::WorkerShared;
+pub(super) use super::asker::Asker;
+use super::{WorkerShared, misused::is_held_back};
 use crate::{
     backend::{Broken, Failure, Sink},
     cache::{Cache, Forget, Found, Joined, Keeping, Key, Pending, Place},
@@ -19,24 +20,6 @@ use crate::{
     ledger::{Counter, WorkerCounters, turn_time},
     proxy::Client,
 };
-
-/// The asker of a query: a session, or the sender of a datagram.
-pub(super) trait Asker {
-    /// Passes a response on at once. `false`: that is impossible.
-    fn pass(&self, asked: Asked, response: &[u8]) -> bool;
-    /// Returns the sink through which one outcome will come later.
-    fn expect(&self) -> Rc<dyn Sink>;
-    /// The client.
-    fn client(&self) -> Option<Client>;
-    /// Its address.
-    fn source(&self) -> IpAddr;
-    /// Passes a policy's response on. `is_cut`: as a truncated one, because a datagram has no room for it.
-    fn pass_made(&self, asked: Asked, response: &[u8], is_cut: bool);
-    /// Whether it asks by datagrams, and TC=1 can tell it to ask over TCP.
-    fn is_datagram(&self) -> bool;
-    /// Whether the query must not go to a backend now; the asker has been told.
-    fn is_deferred(&self, message: &[u8], query: &Query) -> bool;
-}
 
 /// Answers `message`, which `query` describes.
 pub(super) fn ask(shared: &WorkerShared, message: &[u8], query: &Query, asker: &impl Asker) {
@@ -63,7 +46,7 @@ pub(super) fn ask(shared: &WorkerShared, message: &[u8], query: &Query, asker: &
         }
         _ => {
             shared.counters.add(Counter::CacheMissed, 1);
-            if asker.is_deferred(message, query) {
+            if asker.is_deferred(message, query) || is_held_back(shared, message, query, asker) {
                 return;
             }
             answers.wait(key, &fetching, asker);
@@ -93,7 +76,7 @@ impl Fetching<'_> {
 
 /// Sends a query to a backend. If no backend takes it, the asker gets SERVFAIL at once.
 fn forward(shared: &WorkerShared, message: &[u8], query: &Query, asker: &impl Asker) {
-    if asker.is_deferred(message, query) {
+    if asker.is_deferred(message, query) || is_held_back(shared, message, query, asker) {
         return;
     }
     let sink = asker.expect();

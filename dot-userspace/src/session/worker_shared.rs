@@ -19,6 +19,7 @@ use super::{
     clients::{Clients, Row},
     limits::Limits,
     linger::Lingering,
+    misused::Watch,
     owed::Debts,
     rates::{Pace, Rates},
     stamps::StampPool,
@@ -74,6 +75,8 @@ pub struct WorkerShared {
     pub(super) notified: RefCell<Option<Arc<Notified>>>,
     /// How dotd describes itself. `None`: it does not.
     pub(super) designation: RefCell<Option<Arc<Designation>>>,
+    /// Looks for misuse.
+    pub(super) misuse: Watch,
     /// Buffer for a response of dotd's own with records.
     pub(super) made: RefCell<Vec<u8>>,
     /// Datagrams that wait for an answer, and answers that wait for the kernel.
@@ -119,6 +122,7 @@ impl WorkerShared {
             screen: RefCell::default(),
             notified: RefCell::default(),
             designation: RefCell::default(),
+            misuse: Watch::default(),
             made: RefCell::default(),
             owed: Cell::new(0),
             fill: Cell::default(),

@@ -119,6 +119,7 @@ fn words(reason: Counter) -> &'static str {
         "handshakes" => "refused: a handshake",
         "session_ends" => "refused: a session was ended",
         "access" => "refused: a client that may not ask",
+        "misuse" => "refused: queries are misuse",
         "owed" => "refused: an answer was not kept",
         _ => "refused: a query",
     }

@@ -69,7 +69,8 @@ impl Process {
             let tell = tell.clone();
             line.look(Box::new(move |shared| {
                 // The operator may have closed the connection.
-                let _ = tell.try_send(shared.sessions_of(net, worker, SESSIONS_MAX));
+                let (count, sessions) = shared.sessions_of(net, worker, SESSIONS_MAX);
+                let _ = tell.try_send((count, sessions, shared.misuses(worker, Some(net))));
             }));
         }
         Ok(Explaining { known, sessions, workers: engine.workers.len() })

@@ -23,6 +23,7 @@ mod kept_tickets;
 mod known_backends;
 mod listeners;
 pub mod logging;
+mod misuse;
 mod page_token;
 mod plan;
 mod policies;

@@ -193,6 +193,7 @@ pub(super) fn settings(
         keeping: keeping(&config.dns),
         access: Access::new(&config.access, &config.xdp.deny).map(Arc::new),
         screen: policies.screen.clone(),
+        misuse: config.misuse.clone(),
         notified: policies.notified.clone(),
         discovery: (config.discovery.clone(), config.listen.dot.clone()),
         tap,

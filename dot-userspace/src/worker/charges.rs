@@ -149,10 +149,15 @@ pub(super) fn of_failure(failure: HandshakeFailure) -> Charge {
     }
 }
 
+/// Strikes that are a ban by themselves: `xdp::costs` allows 60 at once.
+const STRIKES_TO_BAN: u32 = 1000;
+
 /// A reader that stalls occupies memory for as long as it may: five strikes.
 fn of_end(end: SessionEnd) -> Charge {
     let nothing = Charge::default();
     match end {
+        // More than any client may have at once.
+        SessionEnd::MisuseBan => nothing.with(Cause::Misuse, STRIKES_TO_BAN),
         SessionEnd::SlowReader => nothing.with(Cause::SlowReads, 5),
         SessionEnd::Framing | SessionEnd::Malformed | SessionEnd::Tls | SessionEnd::MessageTimeout => {
             nothing.with(Cause::Malformed, 1)
@@ -166,6 +171,7 @@ fn of_end(end: SessionEnd) -> Charge {
         | SessionEnd::Starved
         | SessionEnd::Owed
         | SessionEnd::Denied
+        | SessionEnd::Misuse
         | SessionEnd::Banned
         | SessionEnd::Drain
         | SessionEnd::Moved => nothing,

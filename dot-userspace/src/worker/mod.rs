@@ -20,14 +20,14 @@ mod open;
 pub mod passage;
 pub mod redacted_address;
 mod sessions;
+mod settings;
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener, UdpSocket},
+    net::{TcpListener, UdpSocket},
     rc::Rc,
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use crossbeam::channel::{Receiver, bounded, unbounded};
@@ -54,16 +54,16 @@ pub use leave::Drain;
 pub use line::Line;
 use passage::Arrived;
 use sessions::ARRIVED_MAX;
+pub use settings::Settings;
+use settings::{are_answers_same, are_backends_same, of_backends};
 
 use crate::{
     backend::{BackendConfig, Backends},
-    cache::{Forget, Keeping},
-    config::{ClientAddress, ClientSubnet, Discovery, Policy},
-    events::{EventSink, Events, TapSink, tap},
+    cache::Forget,
+    events::{EventSink, Events, tap},
     ledger::WorkerCounters,
-    policy::{Access, Notified, Screen},
-    proxy::Trusted,
-    session::{self, Limits, Rates, WorkerShared},
+    policy::Screen,
+    session::{self, Rates, WorkerShared},
     supervise::supervise,
     tls::Serving,
     xdp::StatusWriter,
@@ -71,41 +71,6 @@ use crate::{
 
 /// How late the kernel may end a worker's pause, in nanoseconds.
 const TIMER_SLACK_NS: u64 = 1_000;
-
-/// The settings of a worker; a reload replaces them.
-#[derive(Clone)]
-pub struct Settings {
-    /// Certificates and versions.
-    pub serving: Serving,
-    /// Deadlines and caps.
-    pub limits: Limits,
-    /// The deadline of a handshake.
-    pub handshake_timeout: Duration,
-    /// Load balancers that may send PROXY v2 headers.
-    pub proxy_protocol_from: Trusted,
-    /// How much of a client's address log lines may show.
-    pub client_address: ClientAddress,
-    /// The backends.
-    pub backends: Vec<BackendConfig>,
-    /// The policy that chooses among them.
-    pub policy: Policy,
-    /// Most second tries of late queries, as a percentage of queries.
-    pub hedge_percent: u8,
-    /// How much they learn of a client's subnet.
-    pub client_subnet: ClientSubnet,
-    /// Limits of each worker's cache.
-    pub keeping: Keeping,
-    /// The access lists. `None`: every client may ask.
-    pub access: Option<Arc<Access>>,
-    /// Policy zones, which change answers. `None`: there are none.
-    pub screen: Option<Arc<Screen>>,
-    /// Zones whose primary servers send NOTIFY; `None`: there is no such zone.
-    pub notified: Option<Arc<Notified>>,
-    /// Discovery: whether dotd describes itself, under which name, and where it listens for TLS.
-    pub discovery: (Discovery, Vec<SocketAddr>),
-    /// The sink for message copies. `None`: messages are not copied.
-    pub tap: Option<TapSink>,
-}
 
 /// Commands of the control thread to a worker.
 pub enum Command {
@@ -255,6 +220,7 @@ async fn work(plan: Plan, (commands, arrived): (Receiver<Command>, Receiver<Arri
     shared.renew_cache(settings.keeping);
     shared.admit_by(settings.access.clone());
     shared.screen_by(settings.screen.clone());
+    shared.watch_misuse(&settings.misuse);
     shared.hear_of(settings.notified.clone());
     shared.describe_by(designation(&settings.discovery, &settings.serving));
     tap::send_to(settings.tap.clone());
@@ -341,27 +307,6 @@ fn not_registered(error: io::Error) {
     tracing::error!(%error, "a socket cannot be registered; its worker serves without it");
 }
 
-/// The arguments of [`Backends::start`].
-fn of_backends(settings: &Settings) -> (&[BackendConfig], Policy, u8, ClientSubnet) {
-    (&settings.backends, settings.policy, settings.hedge_percent, settings.client_subnet)
-}
-
-/// Whether backends stay the same except for limits: their connections and the knowledge about them stay valid.
-fn are_backends_same(old: &Settings, new: &Settings) -> bool {
-    let rest =
-        |settings: &Settings| (settings.backends.len(), settings.hedge_percent, settings.client_subnet);
-    let mut pairs = old.backends.iter().zip(&new.backends);
-    rest(old) == rest(new) && pairs.all(|(old, new)| old.is_same_but_for_limits(new))
-}
-
-/// Whether cached answers stay valid: each backend that may have given one is still configured, and learns as much of
-/// clients.
-fn are_answers_same(old: &Settings, new: &Settings) -> bool {
-    let is_there = |one: &BackendConfig| new.backends.iter().any(|other| one.says_the_same(other));
-    let rest = |settings: &Settings| (settings.client_subnet, settings.keeping);
-    rest(old) == rest(new) && old.backends.iter().all(is_there)
-}
-
 /// Applies new settings. Backends are replaced only if they changed, so queries in flight stay matched.
 fn reload(shared: &Rc<WorkerShared>, acceptor: &Acceptor, old: &Settings, new: &Settings) {
     let is_same = are_backends_same(old, new);
@@ -373,6 +318,7 @@ fn reload(shared: &Rc<WorkerShared>, acceptor: &Acceptor, old: &Settings, new: &
     }
     shared.admit_by(new.access.clone());
     shared.screen_by(new.screen.clone());
+    shared.watch_misuse(&new.misuse);
     shared.hear_of(new.notified.clone());
     shared.describe_by(designation(&new.discovery, &new.serving));
     tap::renew(old.tap.as_ref(), new.tap.as_ref());

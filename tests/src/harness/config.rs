@@ -70,6 +70,13 @@ impl Config {
         self.backend_with(address, "")
     }
 
+    /// The only backend, over UDP.
+    #[must_use]
+    pub fn backend_only(mut self, address: SocketAddr) -> Self {
+        self.backends.clear();
+        self.backend(address)
+    }
+
     /// Adds a backend with more keys, as TOML lines.
     #[must_use]
     pub fn backend_with(mut self, address: SocketAddr, keys: &str) -> Self {

@@ -74,6 +74,8 @@ mod load;
 mod local_users;
 /// Clients that let answers wait: how much memory they may take, and which sessions end for it.
 mod memory;
+/// `[misuse]`: floods of random names, tunnels, and clients that fail or ask too much, beside clients that do not.
+mod misuse;
 /// A worker that pauses to gather answers: every answer still arrives.
 mod moderation;
 /// Sessions that go on in the next engine at an upgrade.

@@ -60,6 +60,7 @@ const OWNERS: &[Owner] = &[
     owner("axum", &[CONTROL]),
     owner("prometheus_client", &[CONTROL]),
     owner("prost", &["dot-userspace/src/events/tap"]),
+    owner("psl", &["dot-userspace/src/policy/misuse"]),
     owner("ratatui", &["dot-userspace/src/cli/top"]),
     owner("clap", &[CLI, XTASK, "dist/src/main.rs"]),
     owner("clap_complete", &[CLI]),

@@ -9,7 +9,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "idle_timeout = \"5s\"",
         &[
-            "1:1: unknown key `idle_timeout`: the keys here are: server, listen, tls, access, policy, discovery, session, backend, balance, dns, xdp, control, dnstap, log",
+            "1:1: unknown key `idle_timeout`: the keys here are: server, listen, tls, access, policy, misuse, discovery, session, backend, balance, dns, xdp, control, dnstap, log",
         ],
     ),
     (
@@ -72,6 +72,24 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
             "9:15: policy.zone.primary.server_name: is used with transport = \"tls\" only; remove it",
             "12:13: policy.zone.primary.transport: \"tls\" needs `server_name` or `spki_pins` to identify the server",
             "13:6: policy.zone.primary.ca: verifies `server_name`, which is not set; set `server_name`, or remove this key",
+        ],
+    ),
+    (
+        "[misuse]\nrandom_names = \"close\"\ntunnel = \"ban\"\nignore = [\"a b\", \"x.test\", \"X.test.\"]\nwindow = \"1h\"\nfailures_percent = 0\nqueries = \"drop\"\n[xdp]\nmode = \"off\"",
+        &[
+            "2:16: misuse.random_names: \"close\" is about a client, and such a flood comes from many, among others who ask for the domain; write \"count\", \"truncate\" or \"refuse\"",
+            "3:10: misuse.tunnel: \"ban\" needs XDP, and xdp.mode is \"off\"; write \"close\"",
+            "4:11: misuse.ignore: \"a b\" is not a domain name",
+            "4:28: misuse.ignore: \"X.test.\" is listed twice; remove one",
+            "5:10: misuse.window: 1h is more than 10m, the largest permitted",
+            "6:20: misuse.failures_percent: 0 is less than 1, the smallest permitted",
+            "7:11: misuse.queries: \"drop\" is not valid: use one of \"off\", \"count\", \"delay\", \"truncate\", \"refuse\", \"close\", \"ban\"",
+        ],
+    ),
+    (
+        "[misuse]\nqueries = \"ban\"\n[xdp.limit]\nban_seconds = 0",
+        &[
+            "2:11: misuse.queries: \"ban\" lasts xdp.limit.ban_seconds, which is 0; set that, or write \"close\"",
         ],
     ),
     (

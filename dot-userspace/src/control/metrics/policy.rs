@@ -1,6 +1,6 @@
 //! Policy zones as OpenMetrics: how many rules each zone has, how old they are, and how often rules matched.
 //!
-//! Before: `registry` has a status and a snapshot. After: `dotd_policy_…`.
+//! Before: `registry` has a status and a snapshot. After: `dotd_misuse_…` and `dotd_policy_…`.
 //! Never: puts a name that a client asked for into a label; the name of a zone comes from the config.
 
 use prometheus_client::registry::Registry;
@@ -9,6 +9,7 @@ use super::{Status, counters, each_of, gauges};
 use crate::{control::PolicyStatus, ledger::Snapshot};
 
 pub(super) fn register(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
+    each_of("misuse", registry, snapshot);
     let of_each = |value: fn(&PolicyStatus) -> u64| {
         let zones = status.policy.iter();
         zones.map(move |zone| {

@@ -16,6 +16,7 @@ use crate::{
         WorkerCounters, latency,
     },
     policy::{Explained, Question},
+    session::MisuseRow,
     xdp::{BanRow, InterfaceReport, XdpError},
 };
 
@@ -248,7 +249,7 @@ impl Source for Still {
 
     fn explain(&self, request: &ExplainRequest) -> Result<Explaining, String> {
         let (tell, sessions) = tokio::sync::mpsc::channel(1);
-        tell.try_send((3, Vec::new())).unwrap();
+        tell.try_send((3, Vec::new(), Vec::new())).unwrap();
         let known = Explanation { prefix: request.client.clone(), ..Explanation::default() };
         Ok(Explaining { known, sessions, workers: 2 })
     }
@@ -264,6 +265,13 @@ impl Source for Still {
     fn top(&self, _request: TopRequest) -> Counting {
         let (_, answers) = tokio::sync::mpsc::channel(1);
         Counting { answers, workers: 0, bits: (32, 56), durations: Vec::new() }
+    }
+
+    fn misuse(&self) -> Misusing {
+        let (tell, answers) = tokio::sync::mpsc::channel(1);
+        let row = MisuseRow { kind: "tunnel".into(), hits: 3, ..MisuseRow::default() };
+        tell.try_send(vec![row]).unwrap();
+        Misusing { is_on: true, answers, workers: 2 }
     }
 
     fn trace(&self, _request: &TraceRequest) -> Result<Traced, String> {

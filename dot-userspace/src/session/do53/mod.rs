@@ -41,7 +41,7 @@ use super::{
 use crate::{
     backend::Broken,
     dns::{self, Asked, Hop, Query, Rcode, Reply, triage},
-    events::Effort,
+    events::{Effort, What},
     ledger::{Counter, Disposal, QueryTransport, turn_time},
     moment::Moment,
     policy::Denial,
@@ -121,6 +121,8 @@ struct Datagram<'a> {
     client: Option<Client>,
     /// The client's address.
     source: SocketAddr,
+    /// Its client does too much: the query is told to come over TCP.
+    is_sent_to_tcp: bool,
 }
 
 impl<'a> Datagram<'a> {
@@ -129,7 +131,7 @@ impl<'a> Datagram<'a> {
     }
 
     fn asking(self, message: &[u8], query: &Query) -> Asking<'a> {
-        let Self { endpoint, ends, client, source } = self;
+        let Self { endpoint, ends, client, source, .. } = self;
         let octets_max = dns::datagram_octets_max(message, query);
         Asking { endpoint, ends, row: endpoint.shared.row_of(source.ip()), client, octets_max }
     }
@@ -142,6 +144,9 @@ impl Recipient for Datagram<'_> {
 
     fn forward(self, message: &[u8], query: &Query) {
         let endpoint = self.endpoint;
+        if self.is_sent_to_tcp {
+            return endpoint.send_to_tcp(self.addressee(), message, query);
+        }
         ask(&endpoint.shared, message, query, &self.asking(message, query));
     }
 
@@ -209,11 +214,21 @@ impl Endpoint {
         }
         self.shared.events.heavy.add_query(source.ip(), message, dns::asked_name);
         self.shared.events.trace.tell(source, None, |names| traced::query(message, names));
-        let refusal = denial.map(|_| Refusal::ACCESS);
+        let tell = |what, refused| self.tell_misuse(source, what, refused);
+        let misused = self.shared.judge_message(source.ip(), true, tell).unwrap_or_default();
+        let refusal = denial.map(|_| Refusal::ACCESS).or(misused.refusal);
         let disposition = triage(message, self.shared.limits().allowed);
         let named = client.as_ref();
         traced::tap_query(&disposition, message, || Addressee { ends, named }.way(self));
-        act_on(disposition, message, refusal, Datagram { endpoint: self, ends, client, source }, counters);
+        let is_sent_to_tcp = misused.is_sent_to_tcp;
+        let datagram = Datagram { endpoint: self, ends, client, source, is_sent_to_tcp };
+        act_on(disposition, message, refusal, datagram, counters);
+    }
+
+    /// Tells operators that a client's query is misuse, and why it is refused.
+    fn tell_misuse(&self, client: SocketAddr, what: What, refused: Option<Counter>) {
+        self.shared.events.trace.tell(client, None, |_| what.clone());
+        refused.into_iter().for_each(|reason| self.shared.events.refused(client, reason));
     }
 
     /// Makes the client ask over TCP (TC=1).
@@ -289,6 +304,7 @@ impl Endpoint {
         let response = waiting.octets.get(start..).unwrap_or_default();
         self.shared.count_response(response, is_extended);
         let (since, disposal) = measured;
+        self.shared.watch_answer(to.source().ip(), response, disposal);
         self.shared.events.trace.tell(to.source(), None, |_| traced::response(response, since, disposal));
         traced::tap_response(since, response, || to.way(self));
         waiting.datagrams.push((start..waiting.octets.len(), to.ends, measured));

@@ -15,10 +15,14 @@ use std::{
 use super::{Addressee, Endpoint, Ends};
 use crate::{
     backend::{Broken, Failure, Sink},
-    dns::{Asked, Query},
+    dns::{Asked, Query, Reply},
+    events::What,
     ledger::{Counter, Disposal},
     proxy::Client,
-    session::{clients::Row, failure::failure_reply, screening::screen_answer, shared_answers::Asker},
+    session::{
+        SessionEnd, asker::Suspect, clients::Row, failure::failure_reply, screening::screen_answer,
+        shared_answers::Asker,
+    },
 };
 
 /// Senders kept for reuse: half a MiB of them at most.
@@ -83,6 +87,26 @@ impl Asker for Asking<'_> {
             self.endpoint.send_to_tcp(self.addressee(), message, query);
         }
         is_deferred
+    }
+
+    fn suspect(&self) -> Option<&dyn Suspect> {
+        Some(self)
+    }
+}
+
+impl Suspect for Asking<'_> {
+    fn reply(&self, message: &[u8], reply: &Reply) {
+        self.endpoint.answer(self.addressee(), message, reply);
+    }
+
+    fn send_to_tcp(&self, message: &[u8], query: &Query) {
+        self.endpoint.send_to_tcp(self.addressee(), message, query);
+    }
+
+    fn end_by(&self, _: SessionEnd) {}
+
+    fn tell(&self, what: What, refused: Option<Counter>) {
+        self.endpoint.tell_misuse(self.addressee().source(), what, refused);
     }
 }
 

@@ -10,9 +10,9 @@ use crate::{
     config::ConfigRow,
     control::{
         BackendRequest, BanRequest, Banning, ConfigStatus, Counting, DnstapStatus, DrainRequest,
-        ExplainRequest, Explaining, FlushRequest, Flushed, ForgiveRequest, LogRequest, Outcome, PageAccess,
-        RefreshRequest, Refreshed, RotateRequest, Rotated, Source, State, Status, SwitchRequest, TlsRow,
-        TopRequest, TraceRequest, Traced, UnbanRequest,
+        ExplainRequest, Explaining, FlushRequest, Flushed, ForgiveRequest, LogRequest, Misusing, Outcome,
+        PageAccess, RefreshRequest, Refreshed, RotateRequest, Rotated, Source, State, Status, SwitchRequest,
+        TlsRow, TopRequest, TraceRequest, Traced, UnbanRequest,
     },
     ledger::{ControlCounters, Measured, Snapshot, latency},
     policy::{Explained, Question},
@@ -141,6 +141,10 @@ impl Source for Process {
 
     fn top(&self, request: TopRequest) -> Counting {
         self.count_clients(request)
+    }
+
+    fn misuse(&self) -> Misusing {
+        self.ask_for_misuse()
     }
 
     fn trace(&self, request: &TraceRequest) -> Result<Traced, String> {

@@ -45,6 +45,7 @@ fn acceptor(admission: &Arc<Admission>) -> Rc<Acceptor> {
         keeping: Keeping::of(0),
         access: None,
         screen: None,
+        misuse: crate::config::Misuse::default(),
         notified: None,
         discovery: (crate::config::Discovery::default(), Vec::new()),
         tap: None,

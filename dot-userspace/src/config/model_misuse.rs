@@ -1,0 +1,105 @@
+//! The shape of `[misuse]` in `dotd.toml`: what clients and domains may do before something is done about it.
+//!
+//! Before: `config::load` has the file's text. After: `config::consistency_misuse`, then the `policy` module alone.
+//! Never: counts a query.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::duration;
+
+/// `[misuse]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Misuse {
+    /// What is counted belongs to one window of this length.
+    #[serde(with = "duration")]
+    pub window: Duration,
+    /// How long an action lasts after its reason was last found.
+    #[serde(with = "duration")]
+    pub hold: Duration,
+    /// Domains below which nothing is judged by its names.
+    pub ignore: Vec<String>,
+    /// Messages a second of a client whose queries are delayed.
+    pub delayed_per_second: u32,
+    /// Floods of random names below a domain.
+    pub random_names: MisuseAction,
+    /// Different names below a domain in a window, from which on it may be flooded.
+    pub random_names_min: u32,
+    /// Percentage of answers without data from which on it is.
+    pub random_names_missing_percent: u8,
+    /// New names that backends get in a window below a flooded domain.
+    pub random_names_budget: u32,
+    /// Tunnels through names and answers.
+    pub tunnel: MisuseAction,
+    /// Octets of long new names below a domain, of one client in a window, that are a tunnel.
+    pub tunnel_name_octets: u32,
+    /// The same of answers of types that tunnels use.
+    pub tunnel_answer_octets: u32,
+    /// Clients whose answers are failures.
+    pub failures: MisuseAction,
+    /// Answers of a client in a window from which on they are judged.
+    pub failures_min: u32,
+    /// Percentage of NXDOMAIN and SERVFAIL among them.
+    pub failures_percent: u8,
+    /// Clients that ask too much.
+    pub queries: MisuseAction,
+    /// Most messages of a client in a window.
+    pub queries_max: u32,
+    /// Clients that get too much.
+    pub answer_octets: MisuseAction,
+    /// Most octets of answers to a client in a window.
+    pub answer_octets_max: u32,
+}
+
+/// What is done about a misuse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MisuseAction {
+    /// It is not looked for.
+    #[default]
+    Off,
+    /// It is counted and shown.
+    Count,
+    /// The client has to wait over connections; its datagrams are told to come over TCP.
+    Delay,
+    /// Datagrams are told to come over TCP.
+    Truncate,
+    /// Queries are REFUSED.
+    Refuse,
+    /// The session ends; datagrams are told to come over TCP.
+    Close,
+    /// The same, and the kernel half refuses the client's next connections for `xdp.limit.ban_seconds`.
+    Ban,
+}
+
+impl MisuseAction {
+    /// As the config and `dotd misuse` say it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Count => "count",
+            Self::Delay => "delay",
+            Self::Truncate => "truncate",
+            Self::Refuse => "refuse",
+            Self::Close => "close",
+            Self::Ban => "ban",
+        }
+    }
+}
+
+impl Misuse {
+    /// Each kind with its action, by key.
+    #[must_use]
+    pub const fn actions(&self) -> [(&'static str, MisuseAction); 5] {
+        [
+            ("random_names", self.random_names),
+            ("tunnel", self.tunnel),
+            ("failures", self.failures),
+            ("queries", self.queries),
+            ("answer_octets", self.answer_octets),
+        ]
+    }
+}

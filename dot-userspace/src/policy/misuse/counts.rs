@@ -1,0 +1,168 @@
+//! What is counted of a domain, of a client's names below a domain, and of a client; and when it is too much.
+//!
+//! Before: a query that goes to a backend, a message, an answer. After: `mod.rs` knows whether it is misuse.
+//! Holds: the counts of one window. Never: holds a name, or knows what is done about it.
+
+use super::table::{Counts, Names};
+use crate::config::Misuse;
+
+/// Octets of the labels in front of a domain from which on they may carry something: shorter ones are words.
+const CARRIER_OCTETS_MIN: usize = 28;
+/// Bits for each octet of such labels. 3.0: Base32 and Base128 have more than 4, hexadecimal 3.5; names that repeat few signs, as
+/// lists of digits do, have fewer.
+const CARRIER_BITS_MIN: f32 = 3.0;
+
+/// Of a domain, over all clients.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Domain {
+    answered: u32,
+    missing: u32,
+    /// New names that passed while it was flooded.
+    passed: u32,
+    asked: Names,
+    /// Names that are there: they outlast a window, so that a flood does not cut off those that were known before it.
+    there: Names,
+}
+
+impl Counts for Domain {
+    fn begin_window(&mut self) {
+        *self = Self { there: self.there, ..Self::default() };
+    }
+}
+
+impl Domain {
+    /// Notes a query. `true`: the domain is flooded.
+    pub(super) fn ask(&mut self, name: u64, limits: &Misuse) -> bool {
+        self.asked.note(name);
+        let percent = u32::from(limits.random_names_missing_percent);
+        let is_missing = self.missing.saturating_mul(100) >= self.answered.saturating_mul(percent);
+        self.answered > 0 && is_missing && self.asked.count() >= limits.random_names_min
+    }
+
+    /// Whether a query goes to a backend while the domain is flooded: its name is known, or there is some of the budget left.
+    pub(super) fn passes(&mut self, name: u64, limits: &Misuse) -> bool {
+        if self.there.has(name) {
+            return true;
+        }
+        self.passed = self.passed.saturating_add(1);
+        self.passed <= limits.random_names_budget
+    }
+
+    /// Notes an outcome.
+    pub(super) fn answer(&mut self, name: u64, is_missing: bool) {
+        self.answered = self.answered.saturating_add(1);
+        self.missing = self.missing.saturating_add(u32::from(is_missing));
+        if !is_missing {
+            self.there.note(name);
+        }
+    }
+}
+
+/// Of one client's names below a domain.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Carried {
+    names: u32,
+    answers: u32,
+    asked: Names,
+}
+
+impl Counts for Carried {
+    fn begin_window(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl Carried {
+    /// Notes a query for a name, `labels` in front of its domain. `true`: this is a tunnel.
+    pub(super) fn ask(&mut self, name: u64, labels: &[u8], limits: &Misuse) -> bool {
+        if self.asked.note(name) && may_carry(labels) {
+            self.names = self.names.saturating_add(u32::try_from(labels.len()).unwrap_or_default());
+        }
+        self.names >= limits.tunnel_name_octets || self.answers >= limits.tunnel_answer_octets
+    }
+
+    /// Notes an answer of a type that can carry something.
+    pub(super) fn answer(&mut self, octets: usize) {
+        self.answers = self.answers.saturating_add(u32::try_from(octets).unwrap_or_default());
+    }
+}
+
+/// Whether labels are long and varied enough to carry something.
+fn may_carry(labels: &[u8]) -> bool {
+    labels.len() >= CARRIER_OCTETS_MIN && bits_per_octet(labels) >= CARRIER_BITS_MIN
+}
+
+/// Shannon's entropy of the octets.
+fn bits_per_octet(octets: &[u8]) -> f32 {
+    let mut counts = [0_u16; 256];
+    for octet in octets {
+        if let Some(count) = counts.get_mut(usize::from(*octet)) {
+            *count += 1;
+        }
+    }
+    let all = octets.len() as f32;
+    let of = |count: &u16| f32::from(*count) * (all / f32::from(*count)).log2();
+    counts.iter().filter(|count| **count > 0).map(of).sum::<f32>() / all
+}
+
+/// Whether answers of this type can carry many octets that no client needs to know beforehand: NULL, TXT, KEY, SRV, MX, CNAME, and the
+/// private type that iodine uses.
+pub(super) fn is_carrier(qtype: u16) -> bool {
+    matches!(qtype, 5 | 10 | 15 | 16 | 25 | 33 | 65_399)
+}
+
+/// Of a client.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Client {
+    messages: u32,
+    answers: u32,
+    failures: u32,
+    octets: u64,
+    /// Why something is done about it.
+    pub(super) kind: u8,
+}
+
+impl Counts for Client {
+    fn begin_window(&mut self) {
+        *self = Self { kind: self.kind, ..Self::default() };
+    }
+}
+
+impl Client {
+    /// Notes a message. `true`: they are too many.
+    pub(super) fn message(&mut self, limits: &Misuse) -> bool {
+        self.messages = self.messages.saturating_add(1);
+        self.messages > limits.queries_max
+    }
+
+    /// Notes an answer: whether too many were failures, and whether they are too long together.
+    pub(super) fn answer(&mut self, octets: usize, is_failure: bool, limits: &Misuse) -> (bool, bool) {
+        self.answers = self.answers.saturating_add(1);
+        self.failures = self.failures.saturating_add(u32::from(is_failure));
+        self.octets = self.octets.saturating_add(octets as u64);
+        let percent = u64::from(limits.failures_percent);
+        let fails = self.answers >= limits.failures_min
+            && u64::from(self.failures) * 100 >= u64::from(self.answers) * percent;
+        (fails, self.octets > u64::from(limits.answer_octets_max))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: names of tunnels carry something; words, short names and long names of few signs do not.
+    #[test]
+    fn names_of_tunnels_are_told_from_words() {
+        for (labels, carries) in [
+            (&b"\x3c0ibbz82\xbe\xbf\xc0\xd1\xd2\xd3\xe1\xe2abcdefghijklmnopq"[..], true),
+            (b"\x32mzxw6ytboi4dkmrqgqztmnzygaytemzugu3tqojqge2tmmzq", true),
+            (b"\x203f786850e387550fdab836ed7e6dc881de", true),
+            (b"\x03www", false),
+            (b"\x08pictures\x07holiday", false),
+            (b"\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x011\x010\x010\x012\x011\x018", false),
+        ] {
+            assert_eq!(may_carry(labels), carries, "{:?}", labels.escape_ascii().to_string());
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The misuses that are found now, for operators.
+//!
+//! Before: a domain or a client did too much. After: `dotd misuse` shows it.
+//! Holds: at most [`FOUND_MAX`]; one that is over gives way, and one for which there is no room is only counted.
+//! Never: outlives the process, or stands in a log.
+
+use dot_common::prefix::ClientPrefix;
+
+use super::Kind;
+
+/// Misuses that are shown of each worker.
+const FOUND_MAX: usize = 64;
+
+/// One misuse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// What it is.
+    pub kind: Kind,
+    /// Whose it is; `None`: many clients'.
+    pub client: Option<ClientPrefix>,
+    /// The registered domain in wire format; empty: it is about none.
+    pub domain: Box<[u8]>,
+    /// The second at which it was found.
+    pub since: u32,
+    /// The second at which it is forgotten.
+    pub until: u32,
+    /// Queries and messages since.
+    pub hits: u64,
+    key: u64,
+}
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct Findings(Vec<Found>);
+
+/// What is found, and by which key.
+pub(super) struct Finding<'n> {
+    pub(super) kind: Kind,
+    pub(super) key: u64,
+    pub(super) client: Option<ClientPrefix>,
+    pub(super) domain: &'n [u8],
+}
+
+impl Findings {
+    /// Notes one, or that it goes on until `until`.
+    pub(super) fn note(&mut self, finding: &Finding<'_>, now: u32, until: u32) {
+        let Finding { kind, key, client, domain } = *finding;
+        if let Some(found) = self.0.iter_mut().find(|found| (found.kind, found.key) == (kind, key)) {
+            found.until = until.max(found.until);
+            return;
+        }
+        let found = Found { kind, client, domain: domain.into(), since: now, until, hits: 0, key };
+        if self.0.len() < FOUND_MAX {
+            self.0.push(found);
+        } else if let Some(over) = self.0.iter_mut().find(|found| found.until <= now) {
+            *over = found;
+        }
+    }
+
+    /// Counts a query or a message of one.
+    pub(super) fn hit(&mut self, kind: Kind, key: u64) {
+        if let Some(found) = self.0.iter_mut().find(|found| (found.kind, found.key) == (kind, key)) {
+            found.hits = found.hits.saturating_add(1);
+        }
+    }
+
+    /// Those that are not over.
+    pub(super) fn now(&self, second: u32) -> impl Iterator<Item = &Found> {
+        self.0.iter().filter(move |found| found.until > second)
+    }
+}

@@ -1,0 +1,315 @@
+//! Module `misuse`: finds floods of random names, tunnels, and clients that ask, fail or get too much, by what they ask for.
+//!
+//! Before: a worker has a message, a query that the cache does not answer, or an answer. After: a verdict, which `session` acts on
+//! and counts.
+//! Holds: up to three tables of fixed size for each worker, and those only that the config needs: domains (1.2 MiB), clients with
+//! domains (0.7 MiB), clients (0.2 MiB).
+//! Never: allocates for a query, except once for each misuse that is found; shares anything with another worker.
+
+mod counts;
+mod found;
+mod registered;
+mod table;
+
+use std::{
+    collections::HashSet,
+    hash::{BuildHasher as _, RandomState},
+};
+
+use dot_common::prefix::ClientPrefix;
+
+use self::{
+    counts::{Carried, Client, Domain, is_carrier},
+    found::{Finding, Findings, Found},
+    registered::{Split, split},
+    table::{Now, Table},
+};
+use crate::{
+    config::{self, MisuseAction},
+    dns::{self, HEADER_OCTETS, Labels, ResponseCode},
+    ledger::Counter,
+};
+
+/// What a misuse is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A flood of random names below a domain.
+    RandomNames,
+    /// A client's tunnel through a domain.
+    Tunnel,
+    /// A client whose answers are failures.
+    Failures,
+    /// A client that asks too much.
+    Queries,
+    /// A client that gets too much.
+    AnswerOctets,
+}
+
+impl Kind {
+    /// Each.
+    pub const ALL: [Self; 5] =
+        [Self::RandomNames, Self::Tunnel, Self::Failures, Self::Queries, Self::AnswerOctets];
+
+    /// Its key in the config.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::RandomNames => "random_names",
+            Self::Tunnel => "tunnel",
+            Self::Failures => "failures",
+            Self::Queries => "queries",
+            Self::AnswerOctets => "answer_octets",
+        }
+    }
+
+    /// Its counter in the ledger.
+    #[must_use]
+    pub const fn counter(self) -> Counter {
+        match self {
+            Self::RandomNames => Counter::MisuseRandomNames,
+            Self::Tunnel => Counter::MisuseTunnel,
+            Self::Failures => Counter::MisuseFailures,
+            Self::Queries => Counter::MisuseQueries,
+            Self::AnswerOctets => Counter::MisuseAnswerOctets,
+        }
+    }
+}
+
+/// What is to be done about a query or a message, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Why.
+    pub kind: Kind,
+    /// What.
+    pub action: MisuseAction,
+    /// It was found by this.
+    pub is_new: bool,
+}
+
+/// What one worker counts.
+pub struct Misuse {
+    limits: config::Misuse,
+    window_seconds: u32,
+    hold_seconds: u32,
+    hasher: RandomState,
+    ignored: HashSet<Box<[u8]>>,
+    domains: Option<Table<Domain>>,
+    carried: Option<Table<Carried>>,
+    clients: Option<Table<Client>>,
+    findings: Findings,
+}
+
+impl Misuse {
+    /// Counts by this config. `None`: nothing is looked for.
+    #[must_use]
+    pub fn new(limits: &config::Misuse) -> Option<Self> {
+        let is_on = |action: MisuseAction| action != MisuseAction::Off;
+        if !limits.actions().into_iter().any(|(_, action)| is_on(action)) {
+            return None;
+        }
+        let of_clients = [limits.failures, limits.queries, limits.answer_octets].into_iter().any(is_on);
+        let ignored = limits.ignore.iter().filter_map(|name| dns::wire_name(name).ok());
+        Some(Self {
+            window_seconds: seconds(limits.window),
+            hold_seconds: seconds(limits.hold),
+            hasher: RandomState::new(),
+            ignored: ignored.collect(),
+            domains: is_on(limits.random_names).then(Table::default),
+            carried: is_on(limits.tunnel).then(Table::default),
+            // A tunnel's client that is delayed is known there.
+            clients: (of_clients || limits.tunnel == MisuseAction::Delay).then(Table::default),
+            findings: Findings::default(),
+            limits: limits.clone(),
+        })
+    }
+
+    /// The config by which it counts.
+    #[must_use]
+    pub fn limits(&self) -> &config::Misuse {
+        &self.limits
+    }
+
+    /// Judges a message of a client.
+    pub fn message(&mut self, client: ClientPrefix, second: u32) -> Option<Verdict> {
+        let (now, key) = (self.now(second), self.hasher.hash_one(client.key()));
+        let row = self.clients.as_mut()?.row(key, now)?;
+        let mut is_new = false;
+        if row.counts.message(&self.limits) && self.limits.queries != MisuseAction::Off {
+            is_new = row.hold(now, self.hold_seconds);
+            row.counts.kind = Kind::Queries as u8;
+        }
+        if !row.is_held(now) {
+            return None;
+        }
+        let kind = kind_of(row.counts.kind);
+        if is_new {
+            self.note(&Finding { kind, key, client: Some(client), domain: &[] }, second);
+        }
+        self.findings.hit(kind, key);
+        Some(Verdict { kind, action: self.action(kind), is_new })
+    }
+
+    /// Whether the messages of a client over connections have to wait.
+    pub fn delays(&mut self, client: ClientPrefix, second: u32) -> bool {
+        let (now, key) = (self.now(second), self.hasher.hash_one(client.key()));
+        let row = self.clients.as_mut().and_then(|clients| clients.known(key, now));
+        let kind = row.filter(|row| row.is_held(now)).map(|row| kind_of(row.counts.kind));
+        kind.is_some_and(|kind| self.action(kind) == MisuseAction::Delay)
+    }
+
+    /// Judges a query for `name` that the cache does not answer.
+    pub fn miss(&mut self, client: ClientPrefix, name: &Labels, second: u32) -> Option<Verdict> {
+        let parts = split(name).filter(|_| !self.is_ignored(name))?;
+        let hash = self.hasher.hash_one(parts.labels);
+        let by_tunnel = self.tunnel(client, parts, hash, second);
+        let by_flood = self.flood(parts, hash, second);
+        by_tunnel.filter(|verdict| verdict.action != MisuseAction::Count || by_flood.is_none()).or(by_flood)
+    }
+
+    fn tunnel(&mut self, client: ClientPrefix, parts: Split<'_>, name: u64, second: u32) -> Option<Verdict> {
+        let (now, hold) = (self.now(second), self.hold_seconds);
+        let key = self.hasher.hash_one((client.key(), parts.domain));
+        let row = self.carried.as_mut()?.row(key, now)?;
+        let is_new = row.counts.ask(name, parts.labels, &self.limits) && row.hold(now, hold);
+        if !row.is_held(now) {
+            return None;
+        }
+        let (kind, action) = (Kind::Tunnel, self.limits.tunnel);
+        if is_new {
+            self.note(&Finding { kind, key, client: Some(client), domain: parts.domain }, second);
+        }
+        self.findings.hit(kind, key);
+        if action == MisuseAction::Delay {
+            let key = self.hasher.hash_one(client.key());
+            if let Some(row) = self.clients.as_mut().and_then(|clients| clients.row(key, now)) {
+                row.hold(now, hold);
+                row.counts.kind = kind as u8;
+            }
+        }
+        Some(Verdict { kind, action, is_new })
+    }
+
+    fn flood(&mut self, parts: Split<'_>, name: u64, second: u32) -> Option<Verdict> {
+        let now = self.now(second);
+        let key = self.hasher.hash_one(parts.domain);
+        let row = self.domains.as_mut()?.row(key, now)?;
+        let is_new = row.counts.ask(name, &self.limits) && row.hold(now, self.hold_seconds);
+        if !row.is_held(now) {
+            return None;
+        }
+        let passes = row.counts.passes(name, &self.limits);
+        let kind = Kind::RandomNames;
+        if is_new {
+            self.note(&Finding { kind, key, client: None, domain: parts.domain }, second);
+        }
+        if passes && !is_new {
+            return None;
+        }
+        self.findings.hit(kind, key);
+        // The query that shows the flood is within the budget.
+        let action = if passes { MisuseAction::Count } else { self.limits.random_names };
+        Some(Verdict { kind, action, is_new })
+    }
+
+    /// Notes an answer to a client; `is_asked`: a backend was asked for it. Returns what it shows of the client.
+    pub fn answered(
+        &mut self,
+        client: ClientPrefix,
+        response: &[u8],
+        is_asked: bool,
+        second: u32,
+    ) -> Option<Verdict> {
+        let rcode = dns::rcode_of(response);
+        let is_failure = matches!(rcode, ResponseCode::NXDomain | ResponseCode::ServFail);
+        if is_asked {
+            self.answered_by_backend(client, response, is_failure, second);
+        }
+        if rcode == ResponseCode::Refused {
+            return None;
+        }
+        let (now, key) = (self.now(second), self.hasher.hash_one(client.key()));
+        let row = self.clients.as_mut()?.known(key, now)?;
+        let (fails, gets_too_much) = row.counts.answer(response.len(), is_failure, &self.limits);
+        let is_on = |action: MisuseAction| action != MisuseAction::Off;
+        let kind =
+            match (fails && is_on(self.limits.failures), gets_too_much && is_on(self.limits.answer_octets)) {
+                (true, _) => Kind::Failures,
+                (false, true) => Kind::AnswerOctets,
+                (false, false) => return None,
+            };
+        let is_new = row.hold(now, self.hold_seconds);
+        row.counts.kind = kind as u8;
+        self.note(&Finding { kind, key, client: Some(client), domain: &[] }, second);
+        is_new.then(|| Verdict { kind, action: self.action(kind), is_new })
+    }
+
+    fn answered_by_backend(&mut self, client: ClientPrefix, response: &[u8], is_failure: bool, second: u32) {
+        if self.domains.is_none() && self.carried.is_none() {
+            return;
+        }
+        let Some(name) = Labels::read(response, HEADER_OCTETS) else { return };
+        let Some(parts) = split(&name) else { return };
+        let now = self.now(second);
+        if let Some(domains) = &mut self.domains
+            && let Some(row) = domains.known(self.hasher.hash_one(parts.domain), now)
+        {
+            row.counts.answer(self.hasher.hash_one(parts.labels), is_failure);
+        }
+        let question_end = HEADER_OCTETS + name.octets().len() + 4;
+        if let Some(carried) = &mut self.carried
+            && is_carrier(dns::qtype_of(response, question_end))
+            && let Some(row) = carried.known(self.hasher.hash_one((client.key(), parts.domain)), now)
+        {
+            row.counts.answer(response.len().saturating_sub(question_end));
+        }
+    }
+
+    /// The misuses that are found now.
+    pub fn found(&self, second: u32) -> impl Iterator<Item = &Found> {
+        self.findings.now(second)
+    }
+
+    /// What is done about a kind.
+    #[must_use]
+    pub fn action(&self, kind: Kind) -> MisuseAction {
+        let limits = &self.limits;
+        match kind {
+            Kind::RandomNames => limits.random_names,
+            Kind::Tunnel => limits.tunnel,
+            Kind::Failures => limits.failures,
+            Kind::Queries => limits.queries,
+            Kind::AnswerOctets => limits.answer_octets,
+        }
+    }
+
+    fn note(&mut self, finding: &Finding<'_>, second: u32) {
+        self.findings.note(finding, second, second.saturating_add(self.hold_seconds));
+    }
+
+    fn now(&self, second: u32) -> Now {
+        Now { second, window: second / self.window_seconds }
+    }
+
+    fn is_ignored(&self, name: &Labels) -> bool {
+        if self.ignored.is_empty() {
+            return false;
+        }
+        let octets = name.octets();
+        let mut start = octets.len().saturating_sub(1);
+        name.labels().any(|label| {
+            start = start.saturating_sub(label.len());
+            octets.get(start..).is_some_and(|name| self.ignored.contains(name))
+        })
+    }
+}
+
+fn kind_of(number: u8) -> Kind {
+    Kind::ALL.get(usize::from(number)).copied().unwrap_or(Kind::Queries)
+}
+
+fn seconds(duration: std::time::Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests;

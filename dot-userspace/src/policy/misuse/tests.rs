@@ -1,0 +1,156 @@
+//! Tests of the verdicts: what is misuse, and what only looks like it.
+
+use super::*;
+
+/// Limits of a test.
+fn misuse(text: &str) -> Misuse {
+    let config = config::parse(&format!("[misuse]\n{text}\n"), "f").expect("a sound config");
+    Misuse::new(&config.misuse).expect("something is on")
+}
+
+fn client(last: u32) -> ClientPrefix {
+    ClientPrefix::v4(0xc000_0200 + last, 32)
+}
+
+fn name(text: &str) -> Labels {
+    Labels::parse(text.as_bytes(), None).expect("a name")
+}
+
+/// A response without records.
+fn response(text: &str, qtype: u16, rcode: u8, more_octets: usize) -> Vec<u8> {
+    let front = [0, 1, 0x80, 0x80 | rcode, 0, 1, 0, 0, 0, 0, 0, 0];
+    let mut message = [&front[..], name(text).octets(), &qtype.to_be_bytes(), &[0, 1]].concat();
+    message.resize(message.len() + more_octets, 0);
+    message
+}
+
+const FLOOD: &str = "random_names = \"refuse\"\nrandom_names_min = 200\nrandom_names_budget = 50";
+
+/// Goal: random names below one domain are a flood once most answers say that there is no such name; its servers get the budget and
+/// no more; names that were there before, and other domains, are asked as ever; it is over some time after its end. Method: 2,000
+/// names, seconds by hand. Covers: A-720
+#[test]
+fn a_flood_is_found_and_bounded() {
+    let mut misuse = misuse(FLOOD);
+    let (mut passed, mut refused) = (0, 0);
+    assert_eq!(misuse.miss(client(1), &name("www.victim.example."), 5), None);
+    misuse.answered(client(1), &response("www.victim.example.", 1, 0, 0), true, 5);
+    for number in 0..2000 {
+        let random = format!("x{number}z.victim.example.");
+        match misuse.miss(client(number), &name(&random), 5) {
+            Some(Verdict { action: MisuseAction::Refuse, kind: Kind::RandomNames, .. }) => refused += 1,
+            Some(Verdict { action: MisuseAction::Count, is_new: true, .. }) | None => {
+                passed += 1;
+                misuse.answered(client(number), &response(&random, 1, 3, 0), true, 5);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(misuse.miss(client(1), &name("www.victim.example."), 5), None, "it is there");
+        assert_eq!(misuse.miss(client(1), &name(&format!("a{}.other.example.", number % 20)), 5), None);
+    }
+    // The bitmap counts about 200 names before the flood is found.
+    assert!((220..290).contains(&passed) && refused > 1700, "{passed} {refused}");
+    let found: Vec<_> = misuse.found(6).collect();
+    assert_eq!(
+        (found.len(), found[0].kind, &*found[0].domain),
+        (1, Kind::RandomNames, &b"\x06victim\x07example\x00"[..])
+    );
+    assert_eq!(misuse.found(66).count(), 0);
+    assert_eq!(misuse.miss(client(1), &name("new.victim.example."), 70), None, "it is over");
+}
+
+/// Goal: many names that are there, as a content network or a list of addresses has them, are no flood; nor are names below `arpa`,
+/// or below a domain that is ignored. Covers: A-720, A-723
+#[test]
+fn many_names_are_no_flood_by_themselves() {
+    let mut misuse = misuse(&format!("{FLOOD}\nignore = [\"List.example\"]"));
+    for number in 0..3000_u32 {
+        for (text, rcode) in [
+            (format!("x{number}.cdn.example."), if number % 3 == 0 { 3 } else { 0 }),
+            (format!("{}.{}.2.0.in-addr.arpa.", number % 256, number / 256), 3),
+            (format!("{number}.zen.list.example."), 3),
+        ] {
+            assert_eq!(misuse.miss(client(1), &name(&text), 5), None, "{text}");
+            misuse.answered(client(1), &response(&text, 1, rcode, 0), true, 5);
+        }
+    }
+}
+
+/// Goal: long names that are never asked twice are a tunnel of the client that asks them, and of no other; the same ones again and
+/// again, and short ones, are none; so is a stream of TXT answers. Covers: A-722
+#[test]
+fn a_tunnel_is_its_clients() {
+    let mut misuse = misuse("tunnel = \"close\"\ntunnel_name_octets = 8192\ntunnel_answer_octets = 65536");
+    let long = |number: u64| {
+        let hash = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        format!(
+            "{:016x}{:016x}{hash:016x}.{:016x}{:016x}{hash:016x}.t.example.",
+            hash.rotate_left(7),
+            !hash,
+            hash ^ 77,
+            hash.rotate_left(31)
+        )
+    };
+    let at = (0..200).position(|number| misuse.miss(client(1), &name(&long(number)), 5).is_some());
+    assert!(at.is_some_and(|at| (50..100).contains(&at)), "{at:?}");
+    assert_eq!(misuse.miss(client(2), &name(&long(1)), 5), None, "another client");
+    assert!(misuse.miss(client(1), &name("short.t.example."), 5).is_some(), "the same domain");
+    assert_eq!(misuse.miss(client(1), &name("www.other.example."), 5), None, "another domain");
+    for number in 0..2000 {
+        assert_eq!(misuse.miss(client(3), &name(&long(number % 30)), 5), None);
+        assert_eq!(misuse.miss(client(3), &name(&format!("w{number}.words.example.")), 5), None);
+    }
+    let text = "p1.answers.example.";
+    let mut answers = 0;
+    while misuse.miss(client(4), &name(text), 5).is_none() {
+        misuse.answered(client(4), &response(text, 16, 0, 1000), true, 5);
+        misuse.answered(client(4), &response(text, 1, 0, 1000), true, 5);
+        answers += 1;
+        assert!(answers < 100);
+    }
+    assert_eq!(answers, 66);
+}
+
+/// Goal: a client is found by its failures, its number of messages or the length of its answers, each alone, and is judged until the
+/// hold is over; others are not. Covers: A-724
+#[test]
+fn a_client_is_judged_by_what_it_does() {
+    let mut misuse = misuse(
+        "failures = \"refuse\"\nfailures_min = 100\nfailures_percent = 90\nqueries = \"delay\"\nqueries_max = 500\n\
+         answer_octets = \"count\"\nanswer_octets_max = 100000",
+    );
+    let failure = response("a.example.", 1, 3, 0);
+    let fine = response("a.example.", 1, 0, 0);
+    let verdict = |misuse: &mut Misuse, last, second| {
+        misuse.message(client(last), second).map(|found| (found.kind, found.action))
+    };
+    for number in 0..200 {
+        for (last, answer) in [(1, &failure), (2, if number % 2 == 0 { &fine } else { &failure })] {
+            misuse.message(client(last), 5);
+            misuse.answered(client(last), answer, false, 5);
+        }
+    }
+    assert_eq!(verdict(&mut misuse, 1, 5), Some((Kind::Failures, MisuseAction::Refuse)));
+    assert_eq!((verdict(&mut misuse, 2, 5), verdict(&mut misuse, 1, 66)), (None, None));
+    for _ in 0..500 {
+        assert_eq!(verdict(&mut misuse, 3, 5), None);
+    }
+    assert!(!misuse.delays(client(3), 5));
+    assert_eq!(verdict(&mut misuse, 3, 5), Some((Kind::Queries, MisuseAction::Delay)));
+    assert!(misuse.delays(client(3), 5) && !misuse.delays(client(2), 5) && !misuse.delays(client(3), 66));
+    misuse.message(client(4), 5);
+    (0..4).for_each(|_| {
+        misuse.answered(client(4), &response("a.example.", 16, 0, 30_000), false, 5);
+    });
+    assert_eq!(verdict(&mut misuse, 4, 5), Some((Kind::AnswerOctets, MisuseAction::Count)));
+    assert_eq!(misuse.found(5).count(), 3);
+}
+
+/// Goal: nothing is counted unless something is on.
+#[test]
+fn it_is_off_by_default() {
+    assert!(Misuse::new(&config::Misuse::default()).is_none());
+    for (number, kind) in Kind::ALL.into_iter().enumerate() {
+        assert_eq!(kind as usize, number);
+    }
+}

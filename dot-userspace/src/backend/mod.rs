@@ -178,6 +178,12 @@ impl Backends {
         subnet::of(self.pool.client_subnet, query, client)
     }
 
+    /// Whether a backend learns who its clients are.
+    #[must_use]
+    pub fn learn_clients(&self) -> bool {
+        self.pool.backends.iter().any(|backend| backend.config.proxy_v2)
+    }
+
     /// How many queries a session and its client may have in flight now, so that no client takes them all.
     #[must_use]
     pub fn shares(&self) -> Shares {

@@ -26,10 +26,17 @@ pub const PREAMBLE_OCTETS: usize = 16;
 pub const ADDRESSES_OCTETS_MAX: usize = 36;
 /// The longest header that [`write()`] makes.
 pub const WRITTEN_OCTETS_MAX: usize =
-    PREAMBLE_OCTETS + ADDRESSES_OCTETS_MAX + TLV_OCTETS_MAX + PASSED_OCTETS_MAX;
+    PREAMBLE_OCTETS + ADDRESSES_OCTETS_MAX + TLV_OCTETS_MAX + KEPT_OCTETS_MAX;
 /// Most octets of a load balancer's own fields that are passed on; with more, none is. 256: enough for a cookie, a
 /// tenant's name and an identifier of the connection, and a datagram still has room for its query.
 pub const PASSED_OCTETS_MAX: usize = 256;
+/// The most octets of [`Tlvs`]: those that are passed on, a server name and a name of a certificate.
+pub const KEPT_OCTETS_MAX: usize =
+    PASSED_OCTETS_MAX + (3 + SERVER_NAME_OCTETS_MAX) + (3 + COMMON_NAME_OCTETS_MAX);
+/// A host name's most octets (RFC 1035 §2.3.4).
+const SERVER_NAME_OCTETS_MAX: usize = 255;
+/// A common name's most octets that are passed on: X.520 has 64 characters for it.
+const COMMON_NAME_OCTETS_MAX: usize = 64;
 /// ALPN `dot`, and TLS with its version.
 const TLV_OCTETS_MAX: usize = (3 + ALPN.len()) + (3 + SSL_FIXED_OCTETS + 3 + TLS13.len());
 
@@ -44,6 +51,8 @@ const IPV4_OCTETS: usize = 12;
 
 /// PP2_TYPE_ALPN.
 const TYPE_ALPN: u8 = 0x01;
+/// PP2_TYPE_AUTHORITY: the host name that the client asked for (SNI).
+const TYPE_AUTHORITY: u8 = 0x02;
 /// PP2_TYPE_CRC32C: of the header that it stands in.
 const TYPE_CRC32C: u8 = 0x03;
 /// PP2_TYPE_NOOP: no content.
@@ -52,6 +61,9 @@ const TYPE_NOOP: u8 = 0x04;
 const TYPE_SSL: u8 = 0x20;
 /// PP2_SUBTYPE_SSL_VERSION.
 const SUBTYPE_SSL_VERSION: u8 = 0x21;
+/// PP2_SUBTYPE_SSL_CN: the common name in the client's certificate. It stands within PP2_TYPE_SSL; among [`Tlvs`], which never take
+/// it from a header, it waits to be written there.
+const SUBTYPE_SSL_CN: u8 = 0x22;
 /// PP2_CLIENT_SSL: the client came over TLS.
 const CLIENT_SSL: u8 = 0x01;
 /// PP2_CLIENT_CERT_CONN and PP2_CLIENT_CERT_SESS: it showed a certificate, over this connection.
@@ -97,7 +109,8 @@ pub enum Malformed {
     Addresses(u16),
 }
 
-/// A load balancer's fields beside the addresses: type, length and value of each, unchanged. Cloning shares them.
+/// A load balancer's fields beside the addresses, type, length and value of each, unchanged; and the names in the client's
+/// handshake. Cloning shares them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tlvs(Arc<[u8]>);
 
@@ -109,11 +122,47 @@ impl Tlvs {
         let mut kept = Vec::new();
         for tlv in tlvs(octets) {
             let (kind, octets) = tlv?;
-            if kind != TYPE_CRC32C && kind != TYPE_NOOP {
+            if !matches!(kind, TYPE_CRC32C | TYPE_NOOP | SUBTYPE_SSL_CN) {
                 kept.extend_from_slice(octets);
             }
         }
         (1..=PASSED_OCTETS_MAX).contains(&kept.len()).then(|| Self(kept.into()))
+    }
+
+    /// What [`Tlvs::octets`] gave before. `None`: nothing.
+    #[must_use]
+    pub fn again(octets: &[u8]) -> Option<Self> {
+        (1..=KEPT_OCTETS_MAX).contains(&octets.len()).then(|| Self(octets.into()))
+    }
+
+    /// The fields of an earlier hop with the names in a handshake with dotd: the host name that the client asked for, which replaces
+    /// an earlier hop's, and the common name in its certificate. A name that is too long is left out.
+    #[must_use]
+    pub fn named(
+        earlier: Option<Self>,
+        server_name: Option<&str>,
+        common_name: Option<&str>,
+    ) -> Option<Self> {
+        let server_name = server_name.filter(|name| name.len() <= SERVER_NAME_OCTETS_MAX);
+        let common_name = common_name.filter(|name| (1..=COMMON_NAME_OCTETS_MAX).contains(&name.len()));
+        if server_name.is_none() && common_name.is_none() {
+            return earlier;
+        }
+        let mut kept = Vec::new();
+        for (kind, octets) in earlier.iter().flat_map(|earlier| tlvs(&earlier.0).flatten()) {
+            if kind != TYPE_AUTHORITY || server_name.is_none() {
+                kept.extend_from_slice(octets);
+            }
+        }
+        for (kind, name) in [(TYPE_AUTHORITY, server_name), (SUBTYPE_SSL_CN, common_name)] {
+            name.into_iter().for_each(|name| write_tlv(kind, &[name.as_bytes()], &mut kept));
+        }
+        Some(Self(kept.into()))
+    }
+
+    /// The common name's field.
+    fn common_name(&self) -> Option<&[u8]> {
+        tlvs(&self.0).flatten().find(|(kind, _)| *kind == SUBTYPE_SSL_CN).map(|(_, octets)| octets)
     }
 
     /// The octets as the client sent them.
@@ -125,7 +174,7 @@ impl Tlvs {
     /// Appends them; if the client's TLS ended at this hop, without fields about an earlier hop's TLS.
     fn write(&self, has_tls: bool, out: &mut Vec<u8>) {
         for (kind, octets) in tlvs(&self.0).flatten() {
-            if !(has_tls && matches!(kind, TYPE_ALPN | TYPE_SSL)) {
+            if kind != SUBTYPE_SSL_CN && !(has_tls && matches!(kind, TYPE_ALPN | TYPE_SSL)) {
                 out.extend_from_slice(octets);
             }
         }
@@ -265,7 +314,7 @@ pub fn write(client: Option<&Client>, out: &mut Vec<u8>) {
     out.extend_from_slice(&source.port().to_be_bytes());
     out.extend_from_slice(&destination.port().to_be_bytes());
     if let Some(tls) = client.tls {
-        write_tls(tls, out);
+        write_tls(tls, client.tlvs.as_ref().and_then(Tlvs::common_name).unwrap_or_default(), out);
     }
     if let Some(tlvs) = &client.tlvs {
         tlvs.write(client.tls.is_some(), out);
@@ -283,7 +332,7 @@ fn as_ipv6(address: IpAddr) -> Ipv6Addr {
     }
 }
 
-fn write_tls(tls: ClientTls, out: &mut Vec<u8>) {
+fn write_tls(tls: ClientTls, common_name: &[u8], out: &mut Vec<u8>) {
     if tls.has_alpn {
         write_tlv(TYPE_ALPN, &[ALPN], out);
     }
@@ -292,7 +341,7 @@ fn write_tls(tls: ClientTls, out: &mut Vec<u8>) {
     let verify = u32::from(!tls.is_certified).to_be_bytes();
     let version = if tls.is_tls13 { TLS13 } else { TLS12 };
     let inner = [SUBTYPE_SSL_VERSION, 0, u8::try_from(version.len()).unwrap_or_default()];
-    write_tlv(TYPE_SSL, &[&[flags], &verify, &inner, version], out);
+    write_tlv(TYPE_SSL, &[&[flags], &verify, &inner, version, common_name], out);
 }
 
 fn write_tlv(kind: u8, parts: &[&[u8]], out: &mut Vec<u8>) {

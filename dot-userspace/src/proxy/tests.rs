@@ -62,6 +62,28 @@ fn writes_addresses_ports_alpn_and_tls() {
     assert_eq!(written(None), header(0x20, 0, &[]));
 }
 
+/// Goal: a backend learns the host name that the client asked for (PP2_TYPE_AUTHORITY) and the common name in its certificate, within
+/// PP2_TYPE_SSL; an earlier hop's host name stays where there is no other; nobody can put a common name there by a header of their own.
+/// Method: octets by hand. Covers: C-722
+#[test]
+fn writes_the_names_of_a_handshake() {
+    let certified = ClientTls { is_tls13: false, has_alpn: false, is_certified: true };
+    let client = client("192.0.2.1:40000", "198.51.100.2:853", Some(certified));
+    let earlier = b"\x02\x00\x03lb.\xe0\x00\x01\x09\x22\x00\x04root\x20\x00\x05\x01\x00\x00\x00\x00";
+    let fields = |server: Option<&str>, common: Option<&str>| {
+        let tlvs = Tlvs::named(Tlvs::read(earlier), server, common);
+        assert_eq!(tlvs.as_ref().and_then(|tlvs| Tlvs::again(tlvs.octets())), tlvs);
+        written(Some(&Client { tlvs, ..client.clone() }))[28..].to_vec()
+    };
+    let plain = [&[0x20, 0, 15, 0x07, 0, 0, 0, 0, 0x21, 0, 7][..], b"TLSv1.2"].concat();
+    assert_eq!(fields(None, None), [&plain[..], b"\x02\x00\x03lb.\xe0\x00\x01\x09"].concat());
+    let named = [&[0x20, 0, 22, 0x07, 0, 0, 0, 0, 0x21, 0, 7][..], b"TLSv1.2\x22\x00\x04Anna"].concat();
+    let own = b"\xe0\x00\x01\x09\x02\x00\x0bdns.example";
+    assert_eq!(fields(Some("dns.example"), Some("Anna")), [&named[..], own].concat());
+    assert_eq!(fields(None, Some(&"x".repeat(65))), fields(None, None), "too long");
+    assert_eq!(fields(Some("dns.example"), None), [&plain[..], own].concat());
+}
+
 /// Goal: a client of another address family than the listener's, and a client by datagram, are described correctly.
 #[test]
 fn writes_ipv6_where_one_end_is_and_the_clients_transport() {
@@ -74,8 +96,10 @@ fn writes_ipv6_where_one_end_is_and_the_clients_transport() {
     let longest = client("[2001:db8::1]:1", "[2001:db8::2]:853", Some(TLS));
     let own = written(Some(&longest)).len();
     let tlvs = Tlvs::read(&[&[0xe0, 0, 253][..], &[7; 253]].concat());
-    assert_eq!(written(Some(&Client { tlvs, ..longest })).len(), own + 256);
-    assert_eq!(own + 256, WRITTEN_OCTETS_MAX);
+    assert_eq!(written(Some(&Client { tlvs: tlvs.clone(), ..longest.clone() })).len(), own + 256);
+    let (server, common) = ("a".repeat(255), "b".repeat(64));
+    let tlvs = Tlvs::named(tlvs, Some(&server), Some(&common));
+    assert_eq!(written(Some(&Client { tlvs, ..longest })).len(), WRITTEN_OCTETS_MAX);
 }
 
 /// Goal: LOCAL and unspecified name no client, and cause no error, whatever else they contain.

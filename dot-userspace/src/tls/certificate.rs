@@ -33,7 +33,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 pub use all::{Fault, Loaded, load_again, load_all, preview_all};
 pub use error::CertificateError;
 use examine::Leaf;
-pub(in crate::tls) use examine::names_of;
+pub(in crate::tls) use examine::{common_name_of, names_of};
 pub use facts::{CertificateFacts, facts};
 pub use ocsp::Staple;
 

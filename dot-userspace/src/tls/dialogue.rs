@@ -17,7 +17,7 @@ use rustls::{
 
 use super::{
     Offer, Serving,
-    certificate::names_of,
+    certificate::{common_name_of, names_of},
     cipher::Suite,
     fingerprint,
     handshake::HandshakeKind,
@@ -89,6 +89,8 @@ pub struct Shown {
     pub offer: Option<Box<Offer>>,
     /// The names in its certificate, in lower case.
     pub client_names: Vec<String>,
+    /// The common name of its subject.
+    pub common_name: Option<String>,
 }
 
 /// The answer of rustls.
@@ -293,6 +295,7 @@ impl<'a> Dialogue<'a> {
             server_name: self.server_name.take(),
             offer: self.offer.take(),
             client_names: certificate.map(|leaf| names_of(leaf)).unwrap_or_default(),
+            common_name: certificate.and_then(|leaf| common_name_of(leaf)),
         }
     }
 

@@ -44,6 +44,8 @@ pub struct Handshake {
     pub offer: Option<Box<Offer>>,
     /// The names in its certificate.
     pub client_names: Vec<String>,
+    /// The common name of its subject.
+    pub common_name: Option<String>,
 }
 
 /// The kind of a handshake.
@@ -146,9 +148,9 @@ pub async fn accept(
 ) -> Result<Handshake, HandshakeFailure> {
     match timeout_at(deadline, shake_hands(&mut tcp, serving, turnstile)).await {
         Ok(Ok(Shaken { kind, shown, records, carry, unsent, heard_at })) => {
-            let Shown { server_name, offer, client_names } = shown;
+            let Shown { server_name, offer, client_names, common_name } = shown;
             let stream = Stream::new(tcp, records, carry, unsent);
-            Ok(Handshake { stream, kind, heard_at, server_name, offer, client_names })
+            Ok(Handshake { stream, kind, heard_at, server_name, offer, client_names, common_name })
         }
         Ok(Err(Failed::Tls(error))) => {
             // Boxed: a handshake needs this memory only at its end.

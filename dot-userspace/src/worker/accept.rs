@@ -381,6 +381,7 @@ async fn converse(
             open.charge(|account| account.handshake(handshake.kind.is_resumed));
             acceptor.note_handshake(&open, &guest, &handshake);
             guest.client.tls = Some(handshake.kind.client_tls());
+            acceptor.name(&mut guest.client, &handshake);
             acceptor.recognise(&mut guest, handshake.server_name, handshake.client_names);
             serve(handshake.stream, guest, acceptor, open, Carried::begun());
         }

@@ -10,8 +10,9 @@ use super::accept::Acceptor;
 use crate::{
     ledger::Counter,
     policy::{Denial, Identity},
-    proxy::Client,
+    proxy::{Client, Tlvs},
     session::Guest,
+    tls::Handshake,
 };
 
 /// The protocol of a listener's connections.
@@ -60,6 +61,14 @@ impl Acceptor {
         let by_address = self.by_address(entry, client.source);
         by_address.inspect(|denial| self.note(*denial, client.source));
         Guest { listener: entry.listener, by_address, ..Guest::from(client) }
+    }
+
+    /// Keeps the names in a handshake for backends, if one of them learns who asks.
+    pub(super) fn name(&self, client: &mut Client, handshake: &Handshake) {
+        if self.shared().backends().learn_clients() {
+            let Handshake { server_name, common_name, .. } = handshake;
+            client.tlvs = Tlvs::named(client.tlvs.take(), server_name.as_deref(), common_name.as_deref());
+        }
     }
 
     /// Notes whether the names in its handshake forbid a client to ask.

@@ -18,7 +18,7 @@ use super::open::Shaken;
 use crate::{
     octets::{Octets, put_run},
     policy::{AccessReason, Denial},
-    proxy::{Client, ClientTls, Tlvs, header::PASSED_OCTETS_MAX},
+    proxy::{Client, ClientTls, Tlvs, header::KEPT_OCTETS_MAX},
     session::{age, moment},
     tls::HandshakeKind,
 };
@@ -100,7 +100,7 @@ impl Connection {
         let shaken = kind.filter(|_| has(SHAKEN)).map(|kind| Shaken { kind, hello_us, handshake_us });
         let mut address = || take_address(octets);
         let (source, destination, listener) = (address()?, address()?, address()?);
-        let tlvs = Tlvs::read(octets.run(PASSED_OCTETS_MAX)?);
+        let tlvs = Tlvs::again(octets.run(KEPT_OCTETS_MAX)?);
         let client = Client { source, destination, is_datagram: false, tls, tlvs };
         let by_names = denial_of(octets.u8()?)?;
         Some(Self { worker, at_ns, paused, began, shaken, client, listener, by_names })
@@ -175,7 +175,7 @@ mod tests {
                 destination: "192.0.2.1:853".parse().unwrap(),
                 is_datagram: false,
                 tls: Some(tls),
-                tlvs: Tlvs::read(&[0xe0, 0, 1, 9]),
+                tlvs: Tlvs::named(Tlvs::read(&[0xe0, 0, 1, 9]), Some("dns.example"), Some("Phone 7")),
             },
             listener: "[::]:853".parse().unwrap(),
             by_names: Some(Denial { reason: AccessReason::ClientName, is_silent: true }),

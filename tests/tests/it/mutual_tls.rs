@@ -11,13 +11,14 @@ use dot_tests::{
         message::{A, Query, framed},
         netns::{Network, SERVER_V4},
         s_client::save_session,
+        scene::{honest, scripted_with},
         scratch::Scratch,
         server::Server,
     },
     require,
 };
 use nix::sys::signal::Signal;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -30,7 +31,8 @@ fn authority() -> Authority {
 /// A client's certificate and key, as kdig's options.
 fn client_of(authority: &Authority, scratch: &Scratch, name: &str) -> String {
     let key = KeyPair::generate().expect("a key");
-    let params = CertificateParams::new([name.to_owned()]).expect("a name");
+    let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
+    params.distinguished_name.push(DnType::CommonName, name);
     let certificate = params.signed_by(&key, authority).expect("a certificate");
     let cert: PathBuf = scratch.write(&format!("{name}.crt"), certificate.pem());
     let key: PathBuf = scratch.write(&format!("{name}.key"), key.serialize_pem());
@@ -59,6 +61,30 @@ fn only_clients_of_the_authority_are_served() {
         dotd.counts("two refused", |stats| stats.counter("handshakes", "failed_client_certificate") >= 2);
     assert_eq!(stats.counter("queries", "received"), 1, "{stats:?}");
     dotd.stop();
+}
+
+/// Goal: a backend with `proxy_v2` learns the name that the client asked dotd for, and the common name in its certificate. Method: kdig
+/// with both, before a backend that keeps headers. Covers: C-722
+#[test]
+fn a_backend_learns_the_names_of_a_handshake() {
+    require!(Root, Command("kdig"));
+    let scratch = Scratch::new();
+    let ours = authority();
+    let ca = scratch.write("ca.pem", ours.pem());
+    let words = client_of(&ours, &scratch, "known");
+    let config = Config::new().set("tls", "client_ca", &format!("\"{}\"", ca.display()));
+    let (network, backend, _dotd) = scripted_with(config, "proxy_v2 = true", honest);
+    let said = kdig(&network.client, SERVER_V4, &format!("{words} +tls-sni=dns.example"));
+    assert!(is_answered_over_tls(&said), "{}", said.text);
+    let header = backend.received()[0].proxy.clone().expect("a header");
+    let has = |field: &[u8]| header.tlvs.windows(field.len()).any(|octets| octets == field);
+    assert!(has(b"\x02\x00\x0bdns.example"), "{:?}", header.tlvs.escape_ascii().to_string());
+    assert!(has(b"\x22\x00\x05known"), "{:?}", header.tlvs.escape_ascii().to_string());
+    assert_eq!(
+        header.tlvs.windows(3).filter(|octets| octets == b"\x20\x00\x17").count(),
+        1,
+        "within the field of TLS"
+    );
 }
 
 /// Goal: an unusable authority file is named at start. Method: a file without a certificate.

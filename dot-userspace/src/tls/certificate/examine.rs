@@ -76,6 +76,13 @@ pub fn names_of(der: &CertificateDer<'_>) -> Vec<String> {
     shown.collect()
 }
 
+/// The common name of a certificate's subject, as it stands there.
+#[must_use]
+pub fn common_name_of(der: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(der).ok()?;
+    parsed.subject().iter_common_name().next()?.as_str().ok().map(str::to_owned)
+}
+
 impl Leaf<'_> {
     /// Refuses keys and signatures that clients do not trust today.
     pub(super) fn refuse_weak(&self, path: &Path) -> Result<(), CertificateError> {

@@ -205,6 +205,8 @@ fn whatever_may_be_refused_may_be_counted_first() {
         "ipv6_chain_too_long",
         "ipv6_chain_cut",
         "too_many_vlan_tags",
+        // An operator's switch, and no limit.
+        "dot_off",
     ];
     assert_eq!(names, wanted);
     assert!(counters::rows().all(|row| row.action != Action::WouldDrop || has(row.reason, Action::Drop)));

@@ -48,13 +48,11 @@ impl Domain {
         self.passed <= limits.random_names_budget
     }
 
-    /// Notes an outcome.
+    /// Notes an outcome. A name that is known to be there counts once: many queries for it must not hide a flood beside them.
     pub(super) fn answer(&mut self, name: u64, is_missing: bool) {
-        self.answered = self.answered.saturating_add(1);
+        let is_new = is_missing || self.there.note(name);
+        self.answered = self.answered.saturating_add(u32::from(is_new));
         self.missing = self.missing.saturating_add(u32::from(is_missing));
-        if !is_missing {
-            self.there.note(name);
-        }
     }
 }
 

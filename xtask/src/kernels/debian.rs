@@ -159,7 +159,8 @@ fn fetch(archive: &Packages, cache: &Path, name: &str, flavour: Flavour) -> Resu
     // Left by a run that was ended.
     let _ = fs::remove_dir_all(&work);
     let release = name.strip_prefix("linux-image-").unwrap_or(name);
-    let parts = archive.search(&format!("^linux-(base|binary|modules)-{}$", release.replace(['+', '.'], ".")))?;
+    let parts =
+        archive.search(&format!("^linux-(base|binary|modules)-{}$", release.replace(['+', '.'], ".")))?;
     let names = if parts.len() == 3 { parts } else { vec![name.to_owned()] };
     archive.unpack(&names, &work)?;
     let folders = ["lib/modules", "usr/lib/modules"].map(|place| work.join("tree").join(place).join(release));

@@ -44,6 +44,17 @@ pub fn cut_message(stream: &[u8]) -> Result<Option<Cut<'_>>, FramingError> {
     Ok(rest.get(..length).map(|message| Cut { message, octets: PREFIX_OCTETS + length }))
 }
 
+/// Each whole message at the front of `stream`, its prefix included; then what is left, if anything.
+pub fn frames(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = stream;
+    std::iter::from_fn(move || {
+        let whole = cut_message(rest).ok().flatten().map_or(rest.len(), |cut| cut.octets);
+        let (frame, behind) = rest.split_at_checked(whole)?;
+        rest = behind;
+        Some(frame).filter(|frame| !frame.is_empty())
+    })
+}
+
 /// Appends one message that `write` makes, prefix first.
 ///
 /// Returns the message's place in `out`. If `write` makes more than 65,535 octets or none, `out` is unchanged and the
@@ -85,6 +96,17 @@ mod tests {
         assert_eq!(cut_message(&[0]), Ok(None));
         assert_eq!(cut_message(&[0, 2, 7]), Ok(None));
         assert_eq!(cut_message(&[0, 2, 7, 8, 9]), Ok(Some(Cut { message: &[7, 8], octets: 4 })));
+    }
+
+    /// Goal: each message is a frame of its own, and no octet is lost. Method: whole ones, the half of one, no lawful one.
+    /// Covers: C-662
+    #[test]
+    fn frames_are_cut_and_nothing_is_lost() {
+        let frames = |octets: &'static [u8]| frames(octets).collect::<Vec<_>>();
+        assert!(frames(&[]).is_empty());
+        assert_eq!(frames(&[0, 1, 7, 0, 2, 8, 9]), [&[0, 1, 7][..], &[0, 2, 8, 9]]);
+        assert_eq!(frames(&[0, 1, 7, 0, 2, 8]), [&[0, 1, 7][..], &[0, 2, 8]], "what is left");
+        assert_eq!(frames(&[0, 0, 1]), [&[0, 0, 1]]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::outq::unacknowledged;
-use crate::tls;
+use crate::{dns::framing, tls};
 
 /// A connection that a session can be served on.
 pub trait Link {
@@ -87,7 +87,9 @@ impl Link for tls::Stream {
     }
 
     fn send(&mut self, context: &mut Context<'_>, content: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-        self.send(context, content, out)
+        // A record for each message: getdns, and so Stubby, reads one message for each record that comes, and what shares its record
+        // waits until the next one (C-662).
+        self.send(context, framing::frames(content), out)
     }
 
     fn poll_flush(&mut self, context: &mut Context<'_>, is_answering: bool) -> Poll<io::Result<()>> {

@@ -1,4 +1,4 @@
-//! The writing half of a session: all waiting responses in as few records and one `write` as fit.
+//! The writing half of a session: all waiting responses in one `write`, each in a record of its own.
 //!
 //! Before: [`Inbox`] holds framed responses. After: they are with the kernel. Step 9 of 9.
 //! Holds: the client's pace; unsent octets are in the link.

@@ -181,19 +181,26 @@ impl Stream {
         }
     }
 
-    /// Seals all of `content` in `out`, which it empties first, and writes as much as the kernel takes; the rest is
-    /// unsent. Must be called only if all unsent octets may wait.
+    /// Seals each piece of `content` in records of its own in `out`, which it empties first, and writes as much as the kernel takes;
+    /// the rest is unsent. Must be called only if all unsent octets may wait.
     ///
     /// # Errors
     /// The transport's error; `QuotaExceeded` when the key has been used for as many records as it may.
-    pub fn send(&mut self, context: &mut Context<'_>, content: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    pub fn send<'a>(
+        &mut self,
+        context: &mut Context<'_>,
+        content: impl Iterator<Item = &'a [u8]>,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
         out.clear();
         if !self.unsent.is_empty() {
             out.append(&mut self.unsent);
             self.unsent = Vec::new();
         }
         self.may_wait = false;
-        self.records.seal(content, out).map_err(|_| io::ErrorKind::QuotaExceeded)?;
+        for piece in content {
+            self.records.seal(piece, out).map_err(|_| io::ErrorKind::QuotaExceeded)?;
+        }
         let sent = match Pin::new(&mut self.tcp).poll_write(context, out) {
             Poll::Ready(sent) => sent?,
             Poll::Pending => 0,

@@ -5,7 +5,7 @@
 use dot_tests::{
     harness::{
         capture::{Capture, Frame},
-        clients::{DOT_PORT, is_nothing_but_an_alert, read_to_close, tcp},
+        clients::{DOT_PORT, getdns, is_nothing_but_an_alert, read_to_close, tcp},
         config::Config,
         dot::{Dot, End},
         message::{A, AAAA, Query, framed},
@@ -61,6 +61,26 @@ fn a_response_is_one_record_in_one_segment() {
     let payload = &frames.iter().rev().find(is_data).expect("the response was seen").payload;
     assert_eq!(payload[..3], [0x17, 3, 3], "a record begins the segment");
     assert_eq!(usize::from(u16::from_be_bytes([payload[3], payload[4]])) + 5, payload.len());
+}
+
+/// Goal: responses that are written together have a record each: getdns 1.6 reads one message for each record that arrives, and left a
+/// second one in it unread until its query had timed out. Method: the records of 64 queries that come at once; getdns_query asks for
+/// A and AAAA at once, and has both. Covers: C-662
+#[test]
+fn each_response_has_a_record_of_its_own() {
+    require!(Root, Command("getdns_query"));
+    let (network, _dotd) = embedded(&Config::new());
+    let mut session = Dot::connect(&network.client, SERVER_V4);
+    let queries: Vec<_> = (0..64).map(|id| Query::new(id, "www.dotd.test", A).octets()).collect();
+    session.ask_all(&queries);
+    let octets: Vec<_> = queries.iter().map(|_| session.receive().octets + 2).collect();
+    assert_eq!(session.records(), octets);
+    for _ in 0..20 {
+        let said = getdns(&network.client, SERVER_V4, &["-A", "www.dotd.test"]);
+        // Of the whole, and of each of the two replies.
+        let replies = said.text.matches("\"answer_type\"").count();
+        assert!(said.has("GETDNS_RESPSTATUS_GOOD") && replies == 3, "{}", said.text);
+    }
 }
 
 /// Goal: every ID and question come back as sent, case kept (RFC 7858 §3.3). Method: IDs at the edges and in between,

@@ -82,6 +82,8 @@ EXAMPLES
                                         by its pin: a strict profile, as with a name
   dotd query @192.0.2.1 --resume example.net
                                         ask twice, and show whether the second handshake was resumed
+  dotd query www.example.net --trace-on
+                                        and show what this machine's dotd saw of it, from accept to end
   dotd query @192.0.2.1 +tcp example.net AXFR
   dotd query @192.0.2.1 -f names.txt --json | jq '.rounds[].replies[] | select(.outcome != \"answered\")'
 

@@ -35,13 +35,26 @@ pub(super) fn run(wish: Wish, control: &ControlArguments, config: Option<&Path>)
     })
 }
 
-/// The text of an event. `None`: there is nothing to print.
+/// A line of the text output. `None`: there is nothing to print.
 fn words(line: &str) -> Option<String> {
     let event: TraceEvent = serde_json::from_str(line).ok()?;
+    let sentence = sentence(&event.what)?;
+    let seconds = event.at_us / 1_000_000;
+    let (hours, minutes, rest) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let session = event.session.map(|session| format!(" [{session}]")).unwrap_or_default();
+    let client = event.client;
+    Some(format!(
+        "{hours:02}:{minutes:02}:{rest:02}.{:06} {client}{session} {sentence}\n",
+        event.at_us % 1_000_000
+    ))
+}
+
+/// An event in words; `None`: there is nothing to say.
+pub(super) fn sentence(what: &What) -> Option<String> {
     let optional = |name: &str, value: &Option<String>| {
         value.as_ref().map(|value| format!(" {name} {value}")).unwrap_or_default()
     };
-    let words = match &event.what {
+    let words = match what {
         What::Packet { to, verdict, reason, key, left, burst } => {
             let rate = left.zip(*burst).map(|(left, burst)| format!(", {left} of {burst} left at once"));
             format!("xdp: {verdict} {reason} to {to}{}{}", optional("key", key), rate.unwrap_or_default())
@@ -83,14 +96,7 @@ fn words(line: &str) -> Option<String> {
         What::Lost { events: 0 } => return None,
         What::Lost { events } => format!("{events} events were lost so far, because the reader was too slow"),
     };
-    let seconds = event.at_us / 1_000_000;
-    let (hours, minutes, rest) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    let session = event.session.map(|session| format!(" [{session}]")).unwrap_or_default();
-    let client = event.client;
-    Some(format!(
-        "{hours:02}:{minutes:02}:{rest:02}.{:06} {client}{session} {words}\n",
-        event.at_us % 1_000_000
-    ))
+    Some(words)
 }
 
 #[cfg(test)]

@@ -52,6 +52,8 @@ pub struct TraceRequest {
 pub struct Traced {
     /// The events.
     pub events: mpsc::Receiver<TraceEvent>,
+    /// Closes when every worker tells of it.
+    pub begun: mpsc::Receiver<Infallible>,
     /// The number of events that found no room.
     pub lost: Arc<AtomicU64>,
     /// Ends the trace when it is dropped.
@@ -152,6 +154,10 @@ impl HttpBody for Lines {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        // The first line tells the reader that every worker tells of the client.
+        if self.is_new && self.traced.begun.poll_recv(context).is_pending() {
+            return Poll::Pending;
+        }
         let mut octets = Vec::new();
         // The first tick comes at once, which tells the reader that the trace has begun.
         let is_beat = self.beat.poll_tick(context).is_ready();

@@ -137,12 +137,16 @@ impl Process {
         }
         let lost = Arc::clone(&trace.lost);
         self.trace_packets();
+        let (beginning, begun) = mpsc::channel(1);
         for (worker, line) in lines.iter().enumerate() {
-            let trace = trace.clone();
-            line.look(Box::new(move |shared| shared.events.trace.begin(worker, trace)));
+            let (trace, beginning) = (trace.clone(), beginning.clone());
+            line.look(Box::new(move |shared| {
+                shared.events.trace.begin(worker, trace);
+                drop(beginning);
+            }));
         }
         let end = Box::new(End { traces, number, lines: lines.clone() });
-        Ok(Traced { events: receiver, lost, end })
+        Ok(Traced { events: receiver, begun, lost, end })
     }
 
     /// Takes the channel of packets of traced clients.

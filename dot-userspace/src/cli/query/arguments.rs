@@ -56,6 +56,12 @@ pub(in crate::cli) struct QueryArguments {
     pub(super) secured: Secured,
     #[command(flatten)]
     pub(super) message: MessageArguments,
+    /// Show what the dotd of this machine saw of this query, from accept to end, as `dotd trace` does; its control socket is asked
+    #[arg(long, conflicts_with = "short", help_heading = FORM)]
+    pub(super) trace_on: bool,
+    /// Control socket of that dotd [default: control.sock in the config's run_dir]
+    #[arg(long, value_name = "PATH", requires = "trace_on", help_heading = FORM)]
+    pub(super) socket: Option<PathBuf>,
     /// Print the data of the answers and nothing else
     #[arg(long, conflicts_with = "json", help_heading = FORM)]
     pub(super) short: bool,

@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     exchange::{READ_OCTETS, is_late, random_id, read},
-    outcome::{Outcome, Reply, Round},
+    outcome::{Outcome, Reply, Round, plain},
     plan::Plan,
     wire::Wire,
 };
@@ -45,6 +45,7 @@ fn by_datagram(plan: &Plan, place: usize) -> Result<Reply, String> {
         octets: 0,
         elapsed: Duration::ZERO,
         was_truncated: false,
+        kept_truncated: None,
         outcome: Outcome::Silent,
     };
     match send_and_hear(plan, &query, began) {
@@ -62,43 +63,55 @@ fn by_datagram(plan: &Plan, place: usize) -> Result<Reply, String> {
     let is_truncated =
         matches!(&reply.outcome, Outcome::Answered(all) if all.iter().any(|one| one.metadata.truncation));
     if is_truncated && !plan.keeps_truncated {
-        return Ok(by_stream(plan, place).unwrap_or(reply));
+        match by_stream(plan, place) {
+            Ok(whole) => return Ok(whole),
+            Err(reason) => reply.kept_truncated = Some(reason),
+        }
     }
     Ok(reply)
 }
 
-/// The same question over TCP. `None`: it could not be asked there.
-fn by_stream(plan: &Plan, place: usize) -> Option<Reply> {
-    let mut wire = Wire::open_clear(plan).ok()?;
-    let id = random_id().ok()?;
-    let query = plan.manner.octets(plan.questions.get(place)?, id).ok()?;
+/// The same question over TCP.
+///
+/// # Errors
+/// Why it could not be asked there, or had no answer.
+fn by_stream(plan: &Plan, place: usize) -> Result<Reply, String> {
+    let mut wire = Wire::open_clear(plan).map_err(|refused| refused.failure.to_string())?;
+    let id = random_id()?;
+    let question = plan.questions.get(place).ok_or("no such question")?;
+    let query = plan.manner.octets(question, id)?;
     let mut framed = Vec::new();
     append_message(&mut framed, |out| {
         out.extend_from_slice(&query);
         Ok::<(), String>(())
-    })
-    .ok()?;
+    })?;
     let began = Instant::now();
-    wire.write(&framed).ok()?;
+    wire.write(&framed).map_err(|error| plain(&error))?;
     let mut received = Vec::new();
     let mut buffer = vec![0; READ_OCTETS];
     loop {
-        let left = (began + plan.timeout).checked_duration_since(Instant::now())?;
-        let octets = wire.read(&mut buffer, left).ok().filter(|octets| *octets > 0)?;
+        let left = (began + plan.timeout).checked_duration_since(Instant::now());
+        let octets =
+            wire.read(&mut buffer, left.ok_or("no answer in time")?).map_err(|error| plain(&error))?;
+        if octets == 0 {
+            return Err("the server closed the connection".to_owned());
+        }
         received.extend_from_slice(&buffer[..octets]);
-        let Some(cut) = cut_message(&received).ok()? else { continue };
+        let cut = cut_message(&received).map_err(|error| error.to_string())?;
+        let Some(cut) = cut else { continue };
         let outcome = match read(cut.message, plan, place) {
             Ok(message) => Outcome::Answered(vec![message]),
             Err(reason) => Outcome::Malformed(reason),
         };
         let (octets, elapsed) = (cut.message.len(), began.elapsed());
-        return Some(Reply {
+        return Ok(Reply {
             question: place,
             place: 0,
             query_octets: query.len(),
             octets,
             elapsed,
             was_truncated: true,
+            kept_truncated: None,
             outcome,
         });
     }
@@ -109,6 +122,7 @@ fn send_and_hear(plan: &Plan, query: &[u8], began: Instant) -> io::Result<Option
     let any = if plan.address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(any)?;
     socket.connect(plan.address)?;
+    plan.note_use(socket.local_addr(), false);
     let mut datagram = Vec::new();
     if let Some(client) = &plan.proxy {
         header::write(Some(client), &mut datagram);

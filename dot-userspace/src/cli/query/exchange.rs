@@ -220,6 +220,7 @@ impl Conversation<'_> {
             octets: waiting.octets,
             elapsed: waiting.asked.elapsed(),
             was_truncated: false,
+            kept_truncated: None,
             outcome,
         });
     }
@@ -251,6 +252,7 @@ impl Conversation<'_> {
                 octets,
                 elapsed,
                 was_truncated: false,
+                kept_truncated: None,
                 outcome,
             });
         }

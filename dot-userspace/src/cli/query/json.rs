@@ -11,13 +11,14 @@ use super::{
     options,
     outcome::{Outcome, Reply, Round},
     plan::Plan,
+    traced::Traced,
     wire::Opening,
     zone_form,
 };
 use crate::tls::{CertificateFacts, Shown};
 
 /// One object with all rounds.
-pub(super) fn full(plan: &Plan, rounds: &[Round], status: u8) -> String {
+pub(super) fn full(plan: &Plan, rounds: &[Round], traced: Option<&Traced>, status: u8) -> String {
     let rounds: Vec<Value> = rounds.iter().map(|round| self::round(plan, round)).collect();
     let whole = json!({
         "server": plan.server,
@@ -25,6 +26,7 @@ pub(super) fn full(plan: &Plan, rounds: &[Round], status: u8) -> String {
         "transport": plan.transport.label(),
         "profile": plan.tls.is_some().then_some(if plan.is_strict { "strict" } else { "opportunistic" }),
         "rounds": rounds,
+        "trace": traced.map(|traced| json!({ "events": traced.events, "lost": traced.lost })),
         "exit_status": status,
     });
     ascii(&format!("{whole:#}\n"))
@@ -125,6 +127,7 @@ fn reply(plan: &Plan, reply: &Reply) -> Value {
         "query_octets": reply.query_octets,
         "response_octets": reply.octets,
         "was_truncated": reply.was_truncated,
+        "kept_truncated": reply.kept_truncated,
         "messages": messages.iter().map(|one| message(plan, one)).collect::<Vec<_>>(),
     })
 }

@@ -31,6 +31,8 @@ pub(super) struct Reply {
     pub(super) elapsed: Duration,
     /// It was asked over TCP because its datagram was truncated.
     pub(super) was_truncated: bool,
+    /// Why its truncated answer could not be had over TCP.
+    pub(super) kept_truncated: Option<String>,
     pub(super) outcome: Outcome,
 }
 

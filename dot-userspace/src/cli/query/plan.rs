@@ -16,6 +16,7 @@ use hickory_proto::rr::RecordType;
 use super::{
     arguments::{Profile, QueryArguments},
     compose::Manner,
+    used::{AllUsed, Used, canonical},
     words::{self, Question},
 };
 use crate::{
@@ -64,6 +65,16 @@ pub(super) struct Plan {
     pub(super) proxy: Option<Client>,
     pub(super) proxy_within: bool,
     pub(super) manner: Manner,
+    /// The sockets that were used.
+    pub(super) used: AllUsed,
+}
+
+impl Plan {
+    /// A socket is connected: from then on the server may see this end of it.
+    pub(super) fn note_use(&self, local: io::Result<SocketAddr>, is_stream: bool) {
+        let seen = self.proxy.as_ref().map_or(local, |client| Ok(client.source));
+        self.used.borrow_mut().extend(seen.ok().map(|client| Used { client: canonical(client), is_stream }));
+    }
 }
 
 /// Most questions of one call: each is kept with its answer until it is printed.
@@ -127,6 +138,7 @@ pub(super) fn plan(arguments: QueryArguments, config: Option<&Path>) -> Result<P
         proxy,
         proxy_within: arguments.way.proxy_within,
         manner,
+        used: AllUsed::default(),
     })
 }
 

@@ -11,12 +11,13 @@ use super::{
     options,
     outcome::{Outcome, Reply, Round},
     plan::Plan,
+    traced::Traced,
     wire::Opening,
     words::Question,
     zone_form,
 };
 use crate::{
-    cli::{pin, show},
+    cli::{pin, show, trace},
     tls::Shown,
 };
 
@@ -43,13 +44,17 @@ pub(super) fn complaints(plan: &Plan, rounds: &[Round]) -> String {
             if let Some(reason) = missing(&reply.outcome) {
                 let _ = writeln!(text, "dotd: {}: {reason}", question(plan, reply));
             }
+            if let Some(reason) = &reply.kept_truncated {
+                let _ =
+                    writeln!(text, "dotd: {}: truncated, and not over TCP: {reason}", question(plan, reply));
+            }
         }
     }
     harmless(&text)
 }
 
 /// The whole output.
-pub(super) fn full(plan: &Plan, rounds: &[Round]) -> String {
+pub(super) fn full(plan: &Plan, rounds: &[Round], traced: Option<&Traced>) -> String {
     let mut text = String::new();
     for (number, round) in (1..).zip(rounds) {
         if rounds.len() > 1 {
@@ -72,6 +77,10 @@ pub(super) fn full(plan: &Plan, rounds: &[Round]) -> String {
             text.push('\n');
         }
     }
+    if let Some(traced) = traced {
+        trace(&mut text, traced);
+        text.push('\n');
+    }
     let _ = writeln!(text, ";; server: {} ({}, {})", plan.address, plan.server, plan.transport.label());
     harmless(&text)
 }
@@ -89,6 +98,32 @@ pub(super) fn harmless(text: &str) -> String {
         }
     }
     safe
+}
+
+/// What dotd saw, by the time since its first event.
+fn trace(text: &mut String, traced: &Traced) {
+    let Some(first) = traced.events.first() else {
+        let _ = writeln!(
+            text,
+            "\n;; the dotd that was asked for a trace saw nothing of this query: another server, or another address of ours?"
+        );
+        return;
+    };
+    let mut last = None;
+    for event in &traced.events {
+        if last != Some(&event.client) {
+            let _ = writeln!(text, "\n;; trace of {}", event.client);
+            last = Some(&event.client);
+        }
+        let since = Duration::from_micros(event.at_us.saturating_sub(first.at_us));
+        let session = event.session.as_ref().map(|session| format!(" [{session}]")).unwrap_or_default();
+        if let Some(sentence) = trace::sentence(&event.what) {
+            let _ = writeln!(text, ";;   {:>9}{session} {sentence}", time(since));
+        }
+    }
+    if traced.lost > 0 {
+        let _ = writeln!(text, ";;   {} events found no room and are not here", traced.lost);
+    }
 }
 
 fn connection(text: &mut String, plan: &Plan, opening: &Opening) {
@@ -177,6 +212,10 @@ fn reply(text: &mut String, plan: &Plan, reply: &Reply, of: usize) {
         (_, place) => format!("; asked as {} of {of}, answered as {place}", reply.question + 1),
     };
     let again = if reply.was_truncated { "; over TCP, because its datagram was truncated" } else { "" };
+    let again = match &reply.kept_truncated {
+        Some(reason) => format!("; TRUNCATED, and not over TCP: {reason}"),
+        None => again.to_owned(),
+    };
     let (sent, got) = (reply.query_octets, reply.octets);
     let _ = writeln!(text, ";; {}; sent {sent} octets, got {got}{order}{again}", time(reply.elapsed));
 }

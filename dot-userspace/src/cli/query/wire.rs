@@ -172,6 +172,7 @@ fn connect(plan: &Plan, server: SocketAddr, has_header: bool) -> io::Result<TcpS
     socket.connect_timeout(&server.into(), plan.timeout)?;
     socket.set_tcp_nodelay(true)?;
     let mut tcp = TcpStream::from(socket);
+    plan.note_use(tcp.local_addr(), true);
     tcp.set_read_timeout(Some(plan.timeout))?;
     tcp.set_write_timeout(Some(plan.timeout))?;
     if let Some(client) = plan.proxy.as_ref().filter(|_| has_header) {

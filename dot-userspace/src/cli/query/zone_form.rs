@@ -18,10 +18,12 @@ use hickory_proto::{
     serialize::binary::{BinDecodable as _, BinDecoder, BinEncodable as _},
 };
 
+use super::words::type_name;
+
 /// A type by its name, or by its number (RFC 3597 §5).
 pub(super) fn kind(kind: RecordType) -> String {
     match kind {
-        RecordType::Unknown(number) => format!("TYPE{number}"),
+        RecordType::Unknown(number) => type_name(number).map_or(format!("TYPE{number}"), str::to_owned),
         known => known.to_string(),
     }
 }

@@ -51,14 +51,14 @@ pub use embedded::Embedded;
 use health::Health;
 pub use matching::Unmatched;
 use pool::Pool;
-pub use probe::{Missed, probe};
+pub use probe::{Missed, ask, probe};
 pub use shares::Shares;
 pub use sink::{Broken, Failure, Sink};
 pub use tls_memory::{Remembered, TlsMemory};
 pub use transfer::Receiver;
 
 use crate::{
-    config::{ClientSubnet, Policy, Transport},
+    config::{ClientSubnet, Policy, Transport, limit},
     dns::{Query, Told},
     ledger::{BackendLines, Counter, WorkerCounters},
     proxy::Client,
@@ -97,6 +97,26 @@ pub struct BackendConfig {
 }
 
 impl BackendConfig {
+    /// A backend that is asked by UDP, with a weight of one and no cap.
+    #[must_use]
+    pub fn over_udp(name: String, address: SocketAddr, timeout: Duration) -> Self {
+        Self {
+            name: name.into(),
+            address,
+            transport: Transport::Udp,
+            tls: None,
+            stands_in: None,
+            proxy_v2: false,
+            pads: false,
+            outstanding_max: 0,
+            timeout,
+            weight: 1,
+            health_interval: limit::HEALTH_INTERVAL.default,
+            health: Health::default(),
+            lines: BackendLines::default(),
+        }
+    }
+
     /// Whether it is the same backend, asked in the same way; only the values in [`Live`] may differ.
     #[must_use]
     pub fn is_same_but_for_limits(&self, other: &Self) -> bool {

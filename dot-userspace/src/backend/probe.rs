@@ -1,7 +1,7 @@
 //! Asks a backend one question, over the transport that clients' queries take.
 //!
-//! Before: `health` looks whether a backend is there, or `dotd check --connect` whether it would be. After: its rcode, or why
-//! there was no answer.
+//! Before: `health` looks whether a backend is there, `dotd check --connect` whether it would be, or `start` asks for addresses.
+//! After: the answer, or why there was none.
 //! Holds: how many messages came that were no answer, and what was wrong with the last one.
 //! Never: judges an rcode: any answer counts, also an error without the question. Takes longer than twice the timeout of a
 //! query.
@@ -71,7 +71,21 @@ struct Asking<'a> {
 /// # Cancel safety
 /// Dropping the future closes the socket.
 pub async fn probe(backend: &BackendConfig) -> Result<u8, Missed> {
-    let mut asking = Asking { backend, query: query().map_err(Missed::Unanswered)?, seen: None };
+    let answer = ask(backend, query()).await?;
+    Ok(answer.get(3).map_or(0, |flags| flags & 0xf))
+}
+
+/// Sends `query`, a question without an OPT record, under an ID of its own, and waits for its answer.
+///
+/// # Errors
+/// [`Missed`].
+///
+/// # Cancel safety
+/// Dropping the future closes the socket.
+pub async fn ask(backend: &BackendConfig, mut query: Vec<u8>) -> Result<Vec<u8>, Missed> {
+    let id = Random::default().u16().ok_or_else(|| io::Error::other("no random numbers"));
+    query.splice(..2, id.map_err(Missed::Unanswered)?.to_be_bytes());
+    let mut asking = Asking { backend, query, seen: None };
     let answer = if backend.transport == Transport::Udp {
         timeout(backend.timeout, asking.over_udp()).await
     } else {
@@ -84,31 +98,29 @@ pub async fn probe(backend: &BackendConfig) -> Result<u8, Missed> {
     answer.map_err(|error| asking.seen.map_or(Missed::Unanswered(error), Missed::Unmatched))
 }
 
-fn query() -> io::Result<Vec<u8>> {
-    let id = Random::default().u16().ok_or_else(|| io::Error::other("no random numbers"))?;
+fn query() -> Vec<u8> {
     // RD is not set: an answer from the server's own data is enough.
     let mut query = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    query.splice(..2, id.to_be_bytes());
     query.extend_from_slice(&QUESTION);
-    Ok(query)
+    query
 }
 
 impl Asking<'_> {
-    /// The rcode of `message` if it is the answer; otherwise the reason is kept.
-    fn answer(&mut self, message: &[u8]) -> Option<u8> {
+    /// Whether `message` is the answer; the reason is kept if it is not.
+    fn is_answered_by(&mut self, message: &[u8]) -> bool {
         let has_id = message.first_chunk::<2>() == self.query.first_chunk::<2>();
         let last = match fit(message, &self.query, self.query.len()) {
             _ if !has_id => Unmatched::Id,
-            Ok(_) => return message.get(3).map(|flags| flags & 0xf),
+            Ok(_) => return true,
             Err(why) => why,
         };
         self.backend.health.note_unmatched(last);
         let count = self.seen.map_or(0, |seen| seen.count) + 1;
         self.seen = Some(Seen { count, last });
-        None
+        false
     }
 
-    async fn over_udp(&mut self) -> io::Result<u8> {
+    async fn over_udp(&mut self) -> io::Result<Vec<u8>> {
         let host: IpAddr = match self.backend.address {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -124,13 +136,16 @@ impl Asking<'_> {
         let mut message = [0; 4096];
         loop {
             let octets = socket.recv(&mut message).await?;
-            if let Some(rcode) = message.get(..octets).and_then(|message| self.answer(message)) {
-                return Ok(rcode);
+            if let Some(answer) = message.get(..octets).filter(|message| self.is_answered_by(message)) {
+                return Ok(answer.to_vec());
             }
         }
     }
 
-    async fn over_stream<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut S) -> io::Result<u8> {
+    async fn over_stream<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+    ) -> io::Result<Vec<u8>> {
         let mut framed = Vec::new();
         append_message(&mut framed, |out| {
             out.extend_from_slice(&self.query);
@@ -143,8 +158,8 @@ impl Asking<'_> {
             let octets = stream.read_u16().await?;
             message.resize(usize::from(octets), 0);
             stream.read_exact(&mut message).await?;
-            if let Some(rcode) = self.answer(&message) {
-                return Ok(rcode);
+            if self.is_answered_by(&message) {
+                return Ok(message);
             }
         }
     }
@@ -160,20 +175,20 @@ mod tests {
     #[test]
     fn an_answer_is_known_by_id_and_question() {
         let backend = backend_at(([127, 0, 0, 1], 53).into(), Transport::Udp);
-        let mut asking = Asking { backend: &backend, query: query().expect("random numbers"), seen: None };
+        let mut asking = Asking { backend: &backend, query: query(), seen: None };
         let mut refused = asking.query.clone();
         refused[2] |= 0x80;
         refused[3] |= 5;
         let mut bare = refused[..12].to_vec();
         bare[5] = 0;
-        assert_eq!([asking.answer(&refused), asking.answer(&bare)], [Some(5); 2]);
+        assert!(asking.is_answered_by(&refused) && asking.is_answered_by(&bare));
         assert!(asking.seen.is_none() && backend.health.unmatched().is_none());
-        assert_eq!(asking.answer(&asking.query.clone()), None);
+        assert!(!asking.is_answered_by(&asking.query.clone()));
         let mut other = refused.clone();
         other[14] = 1;
-        assert_eq!(asking.answer(&other), None);
+        assert!(!asking.is_answered_by(&other));
         refused[0] ^= 1;
-        assert_eq!(asking.answer(&refused), None);
+        assert!(!asking.is_answered_by(&refused));
         assert_eq!(backend.health.unmatched(), Some((3, Unmatched::Id)));
         let seen = asking.seen.expect("three");
         assert_eq!(

@@ -35,7 +35,9 @@ pub struct Remembered {
     pub first_success: u64,
     /// The last one.
     pub last_success: u64,
-    /// The version of that one: "1.2" or "1.3".
+    /// The last one of another server of the same name, where that is later.
+    pub name_spoke: u64,
+    /// The version of the last success: "1.2" or "1.3".
     pub version: String,
     /// Base64 SHA-256 of the key that it showed.
     pub pin: String,
@@ -86,7 +88,8 @@ impl Remembered {
     /// Whether it spoke TLS so lately that it still must.
     fn must_speak(&self, now: u64, window: u64) -> bool {
         // A clock that was set back makes the success no older.
-        self.last_success > 0 && self.forgiven == 0 && now.saturating_sub(self.last_success) < window
+        let last = self.last_success.max(self.name_spoke);
+        last > 0 && self.forgiven == 0 && now.saturating_sub(last) < window
     }
 
     fn may_speak_clear(&self, now: u64, window: u64) -> bool {
@@ -151,6 +154,30 @@ impl TlsMemory {
     pub fn judge_by(&self, window: Duration, is_opportunistic: bool) {
         let mut kept = self.kept();
         (kept.window, kept.is_opportunistic) = (window.as_secs(), is_opportunistic);
+        self.publish(&kept, unix_now());
+    }
+
+    /// Another memory of this server, of a trial, has a handshake that this one takes over.
+    pub fn learn(&self, name: &str, proved: &Remembered) {
+        let version = match proved.version.as_str() {
+            "1.2" => TlsVersion::V1_2,
+            "1.3" => TlsVersion::V1_3,
+            _ => return,
+        };
+        self.note_success(name, (version, Some(proved.pin.clone()).filter(|pin| !pin.is_empty())));
+    }
+
+    /// Whether its last TLS was within `window`, and nobody has forgiven it.
+    #[must_use]
+    pub fn must_speak_within(&self, window: Duration) -> bool {
+        self.kept().row.must_speak(unix_now(), window.as_secs())
+    }
+
+    /// Another server of the same name spoke TLS at `last`: where a resolver is lied to, a new address must not mean cleartext.
+    pub fn share(&self, last: u64) {
+        let mut kept = self.kept();
+        let is_news = kept.is_opportunistic && last > kept.row.last_success;
+        kept.row.name_spoke = if is_news { last } else { 0 };
         self.publish(&kept, unix_now());
     }
 

@@ -169,20 +169,32 @@ impl Report<'_> {
             self.line("backend: embedded");
         }
         for (index, backend) in config.backend.iter().enumerate() {
-            let BackendAddress::Socket(address) = backend.address else {
-                self.line("backend: embedded");
-                continue;
+            let address = match &backend.address {
+                BackendAddress::Socket(address) => Some(*address),
+                BackendAddress::Named(_) => None,
+                BackendAddress::Embedded => {
+                    self.line("backend: embedded");
+                    continue;
+                }
             };
             let transport = match backend.transport {
                 Transport::Udp => "udp",
                 Transport::Tcp => "tcp",
                 Transport::Tls => "tls",
             };
-            self.line(&format!("backend: {address} ({transport})"));
+            match (&backend.address, address) {
+                (BackendAddress::Named(host), _) => {
+                    self.line(&format!(
+                        "backend: {host} ({transport}), whose addresses balance.bootstrap knows"
+                    ));
+                }
+                (_, Some(address)) => self.line(&format!("backend: {address} ({transport})")),
+                _ => {}
+            }
             if let Err(error) = BackendTls::of(backend) {
                 self.mistake(&format!("backend.{index}"), &error);
             }
-            if !has_route(address) {
+            if let Some(address) = address.filter(|address| !has_route(*address)) {
                 self.line(&format!("warning: no route from here to backend {address}"));
             }
         }

@@ -103,6 +103,8 @@ impl Tried {
 /// # Errors
 /// A line: a file that a backend's TLS needs cannot be used.
 pub(super) fn all(config: &Config) -> Result<Vec<Tried>, String> {
+    let (config, lacking) = trial::resolved(config).map_err(|error| error.to_string())?;
+    let config = &config;
     let backends = trial::backends(config).map_err(|error| in_a_line(&error))?;
     let has_address = |backend: &&Backend| matches!(backend.address, BackendAddress::Socket(_));
     let configured: Vec<_> = config.backend.iter().filter(has_address).zip(&backends).collect();
@@ -115,7 +117,21 @@ pub(super) fn all(config: &Config) -> Result<Vec<Tried>, String> {
         });
         tried.extend(some.map_err(|_| "dotd panicked while it tried a backend".to_owned())?);
     }
-    if configured.len() < config.backend.len() || config.backend.is_empty() {
+    for one in tried.iter_mut().filter(|one| one.transport == "udp") {
+        one.warnings.extend(lacking.get(&one.name).map(|why| format!("discover: {}", safe(why))));
+    }
+    for backend in &config.backend {
+        match &backend.address {
+            BackendAddress::Embedded => tried.push(embedded()),
+            BackendAddress::Named(host) => tried.push(Tried {
+                reason: lacking.get(&host.name).map(|why| safe(why)),
+                mend: Some("see that a resolver of `balance.bootstrap` answers for this name".to_owned()),
+                ..nothing_yet(backend.called(), host.to_string(), backend.transport.label())
+            }),
+            BackendAddress::Socket(_) => {}
+        }
+    }
+    if config.backend.is_empty() {
         tried.push(embedded());
     }
     Ok(tried)

@@ -110,6 +110,7 @@ fn details(row: &TlsRow, now: u64) -> Vec<String> {
     let Remembered {
         first_success,
         last_success,
+        name_spoke,
         version,
         pin,
         pin_before,
@@ -125,6 +126,9 @@ fn details(row: &TlsRow, now: u64) -> Vec<String> {
     match last_success {
         0 => lines.push("has never spoken TLS".to_owned()),
         last => lines.push(format!("TLS {version}, first {}, last {}", ago(*first_success), ago(*last))),
+    }
+    if *name_spoke > 0 {
+        lines.push(format!("another server of its name spoke TLS {}", ago(*name_spoke)));
     }
     if !pin.is_empty() {
         lines.push(format!("pin-sha256=\"{pin}\""));
@@ -154,6 +158,7 @@ mod tests {
         let remembered = Remembered {
             first_success: 1000,
             last_success: 87_400,
+            name_spoke: 87_450,
             version: "1.3".into(),
             pin: "NEW=".into(),
             pin_before: "OLD=".into(),
@@ -175,6 +180,7 @@ mod tests {
 office 192.0.2.1:853 (ns.example)
   DOWNGRADE SUSPECTED: it spoke TLS lately and fails now; it is not asked in clear. `dotd upstream forgive office` ends this
   TLS 1.3, first 1 day ago, last 1 min 40 s ago
+  another server of its name spoke TLS 50 s ago
   pin-sha256=\"NEW=\"
   the key changed 2 h 5 min ago; before: pin-sha256=\"OLD=\"
   fails for 1 min 10 s: 3 closed, 1 silent

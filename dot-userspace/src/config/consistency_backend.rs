@@ -7,24 +7,48 @@
 //!
 //! Source: RFC 8310 §5 (profiles), RFC 8932 §5.1.1.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
-use super::{Backend, BackendAddress, Config, OnTlsFailure, Profile, Transport, consistency::Check};
+use super::{Backend, BackendAddress, Config, OnTlsFailure, Profile, Transport, consistency::Check, limit};
 
 /// Notes every mistake in the backends.
 pub(super) fn check(check: &mut Check<'_, '_>, config: &Config) {
     for (index, backend) in config.backend.iter().enumerate() {
-        self::backend(check, index, backend);
+        self::backend(check, config, index, backend);
         fallback(check, index, backend);
         in_clear(check, config, index, backend);
     }
     once(check, config);
+    bootstrap(check, config);
 }
 
-fn backend(check: &mut Check<'_, '_>, index: usize, backend: &Backend) {
+fn bootstrap(check: &mut Check<'_, '_>, config: &Config) {
+    let servers = &config.balance.bootstrap;
+    if servers.len() > limit::BOOTSTRAP_MAX {
+        let (count, max) = (servers.len(), limit::BOOTSTRAP_MAX);
+        check.note("balance.bootstrap", format!("{count} resolvers are more than {max}, the most permitted"));
+    }
+    for (index, address) in servers.iter().enumerate() {
+        let host = address.ip().to_canonical();
+        let path = format!("balance.bootstrap.{index}");
+        if address.port() == 0 || host.is_unspecified() || is_multicast(host) {
+            check.note(&path, format!("{address} is no resolver's address; use \"192.0.2.53:53\""));
+        } else if config.listen.do53.iter().any(|at| is_reached_at(*at, *address)) {
+            check.note(
+                &path,
+                format!("{address} is dotd itself, which asks this backend; name another resolver"),
+            );
+        }
+    }
+}
+
+fn backend(check: &mut Check<'_, '_>, config: &Config, index: usize, backend: &Backend) {
     let at = |key: &str| format!("backend.{index}.{key}");
     let is_tls = backend.transport == Transport::Tls;
-    match backend.address {
+    match &backend.address {
         BackendAddress::Embedded if backend.transport != Transport::Udp => {
             check.note(&at("transport"), "the embedded backend has no transport; remove it");
         }
@@ -32,10 +56,28 @@ fn backend(check: &mut Check<'_, '_>, index: usize, backend: &Backend) {
             check.note(&at("proxy_v2"), "the embedded backend reads no PROXY header; remove it");
         }
         BackendAddress::Embedded => {}
-        BackendAddress::Socket(address) => self::address(check, index, backend, address),
+        BackendAddress::Named(_) => {
+            if config.balance.bootstrap.is_empty() {
+                check.note(&at("address"), "is a name: name resolvers that know it in balance.bootstrap");
+            }
+            if !is_tls && !backend.allow_cleartext {
+                let message = "its addresses may lie beyond this machine, and queries would leave it in cleartext; set allow_cleartext = true if that network is yours";
+                check.note(&at("address"), message);
+            }
+        }
+        BackendAddress::Socket(address) => self::address(check, index, backend, *address),
     }
     let is_strict = backend.profile == Profile::Strict;
-    let identity = backend.identity();
+    let mut identity = backend.identity();
+    let is_plain =
+        matches!(backend.address, BackendAddress::Socket(_)) && backend.transport == Transport::Udp;
+    if backend.discover && !is_plain {
+        check.note(&at("discover"), "is for a backend with an address and transport = \"udp\"; remove it");
+    }
+    if backend.discover && is_plain {
+        // Its authorities are those of the server that it designates.
+        identity.ca = Path::new("");
+    }
     if is_tls && !is_strict {
         for key in identity.keys().filter(|key| *key != "server_name") {
             check.note(
@@ -70,7 +112,7 @@ fn once(check: &mut Check<'_, '_>, config: &Config) {
         if seen.contains(&backend.address) {
             check.note(&path, "is listed twice; remove one, or raise the other's `weight`");
         }
-        seen.push(backend.address);
+        seen.push(backend.address.clone());
         if let BackendAddress::Socket(address) = backend.address
             && is_dotd(config, address)
         {
@@ -133,6 +175,30 @@ fn in_clear(check: &mut Check<'_, '_>, config: &Config, index: usize, backend: &
         let message =
             format!("{address} is a backend over TLS; set `cleartext_address` to the server's port in clear");
         check.note(&path, message);
+    }
+}
+
+/// Why a backend whose address a resolver gave is not asked, by the same rules as one that the file names.
+#[must_use]
+pub fn why_not_asked(config: &Config, backend: &Backend) -> Option<&'static str> {
+    let BackendAddress::Socket(address) = backend.address else { return None };
+    let host = address.ip().to_canonical();
+    let is_over_tls = |in_clear: SocketAddr| {
+        let is_there = |other: &Backend| {
+            other.transport == Transport::Tls && other.address == BackendAddress::Socket(in_clear)
+        };
+        config.backend.iter().any(is_there)
+    };
+    if host.is_unspecified() || is_multicast(host) {
+        Some("it is no host's address")
+    } else if is_dotd(config, address) {
+        Some("it is dotd itself")
+    } else if backend.in_clear().is_some_and(|in_clear| is_dotd(config, in_clear)) {
+        Some("in clear, it is dotd itself")
+    } else if backend.in_clear().is_some_and(is_over_tls) {
+        Some("in clear, it is a backend over TLS")
+    } else {
+        None
     }
 }
 

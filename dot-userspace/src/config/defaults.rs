@@ -108,6 +108,7 @@ impl Default for Balance {
             policy: Policy::LeastOutstanding,
             health_interval: limit::HEALTH_INTERVAL.default,
             hedge_percent: limit::HEDGE_PERCENT.default,
+            bootstrap: Vec::new(),
             downgrade_window: limit::DOWNGRADE_WINDOW.default,
         }
     }

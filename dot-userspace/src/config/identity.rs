@@ -32,7 +32,7 @@ impl Backend {
     /// What it must show over TLS.
     #[must_use]
     pub fn identity(&self) -> Identity<'_> {
-        Identity { server_name: &self.server_name, ca: &self.ca, spki_pins: &self.spki_pins }
+        Identity { server_name: self.proved_name(), ca: &self.ca, spki_pins: &self.spki_pins }
     }
 }
 

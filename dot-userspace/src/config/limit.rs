@@ -110,6 +110,9 @@ pub const HEALTH_INTERVAL: Limit<Duration> = Limit { default: s(1), min: ms(100)
 /// gets a load that makes it slower.
 pub const HEDGE_PERCENT: Limit<u8> = Limit { default: 0, min: 1, max: 20 };
 
+/// Most resolvers of `balance.bootstrap`. 8: one that is asked last is asked after 28 s.
+pub const BOOTSTRAP_MAX: usize = 8;
+
 /// For this long after its last TLS a backend is not asked in clear. A week: RFC 9539 §4.3 remembers a success for
 /// three days, and an operator must see the alert after a long weekend. A minute is for tests; a year means that the
 /// server will never lose its TLS.

@@ -39,6 +39,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+pub use consistency_backend::why_not_asked;
 pub use duration::parse as parse_duration;
 pub use error::{ConfigErrors, Mistake};
 pub use identity::Identity;

@@ -4,7 +4,7 @@
 //! Holds: the names of keys, which are the contract with operators; a name here is a name in the file.
 //! Never: reads a file, opens a socket, or knows how a module uses its part.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -135,7 +135,7 @@ pub enum TlsVersion {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backend {
-    /// Socket address, or "embedded".
+    /// Socket address, a name and a port, or "embedded".
     pub address: BackendAddress,
     /// Its name in status, metrics and log lines; empty: its address.
     #[serde(default)]
@@ -168,6 +168,9 @@ pub struct Backend {
         serialize_with = "super::parse::socket_or_empty"
     )]
     pub cleartext_address: Option<SocketAddr>,
+    /// Ask it which TLS server it designates, and use that one once it is verified.
+    #[serde(default)]
+    pub discover: bool,
     /// Time to wait for a response.
     #[serde(default = "Backend::default_timeout", with = "duration")]
     pub timeout: Duration,
@@ -187,31 +190,59 @@ impl Backend {
     #[must_use]
     pub fn in_clear(&self) -> Option<SocketAddr> {
         let BackendAddress::Socket(address) = self.address else { return None };
+        // One that was discovered is configured to be asked in clear.
         let is_permitted = self.transport == Transport::Tls
-            && self.profile == Profile::Opportunistic
             && self.on_tls_failure == OnTlsFailure::Cleartext
-            && self.allow_cleartext;
+            && (self.discover || self.profile == Profile::Opportunistic && self.allow_cleartext);
         is_permitted.then(|| self.cleartext_address.unwrap_or(SocketAddr::new(address.ip(), 53)))
+    }
+
+    /// The name that its certificate must be valid for; that of its addresses, where nothing else proves it.
+    #[must_use]
+    pub fn proved_name(&self) -> &str {
+        let is_proved = !self.server_name.is_empty() || !self.spki_pins.is_empty();
+        match &self.address {
+            BackendAddress::Named(host) if self.transport == Transport::Tls && !is_proved => &host.name,
+            _ => &self.server_name,
+        }
     }
 
     /// Its name in status, metrics and log lines.
     #[must_use]
     pub fn called(&self) -> String {
-        match (self.name.as_str(), self.address) {
+        match (self.name.as_str(), &self.address) {
             ("", BackendAddress::Embedded) => "embedded".to_owned(),
             ("", BackendAddress::Socket(address)) => address.to_string(),
+            ("", BackendAddress::Named(host)) => host.to_string(),
             (name, _) => name.to_owned(),
         }
     }
 }
 
+/// A name and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// A domain name without its last dot.
+    pub name: String,
+    /// The port at each of its addresses.
+    pub port: u16,
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, form: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(form, "{}:{}", self.name, self.port)
+    }
+}
+
 /// `backend.address`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackendAddress {
     /// The zone inside dotd, for a first run.
     Embedded,
     /// A DNS server.
     Socket(SocketAddr),
+    /// DNS servers by the name of their addresses, which `balance.bootstrap` knows.
+    Named(Host),
 }
 
 /// `backend.transport`
@@ -274,6 +305,8 @@ pub struct Balance {
     pub health_interval: Duration,
     /// Most second tries of late queries, in a hundred queries; 0: none.
     pub hedge_percent: u8,
+    /// Resolvers that know the addresses of backends that have names.
+    pub bootstrap: Vec<SocketAddr>,
     /// For this long after its last TLS a backend is not asked in clear.
     #[serde(with = "duration")]
     pub downgrade_window: Duration,

@@ -99,7 +99,7 @@ fn unready(status: &Status) -> Option<String> {
     if let Some(unusable) = status.unusable_certificates.first().filter(|_| status.is_strict) {
         return Some(format!("tls.strict: {}", unusable.reason));
     }
-    let is_down = |state: &str| matches!(state, "down" | "spare" | "downgrade_suspected");
+    let is_down = |state: &str| matches!(state, "down" | "spare" | "downgrade_suspected" | "unresolved");
     let are_down =
         !status.backends.is_empty() && status.backends.iter().all(|backend| is_down(&backend.state));
     are_down.then(|| "every backend is down".into())

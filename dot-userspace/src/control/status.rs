@@ -182,7 +182,7 @@ pub struct BackendStatus {
     pub transport: String,
     /// "up", "down", or "unchecked" until the first result; "failing" if it is up and half of its answers or more are
     /// SERVFAIL; "downgrade_suspected" if an attacker may be stripping its TLS; "spare" if it replaces another
-    /// backend in clear, and the TLS of that one does not permit it now.
+    /// backend in clear, and the TLS of that one does not permit it now; "unresolved" while its name has no address.
     pub state: String,
     /// The reason why the last check failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]

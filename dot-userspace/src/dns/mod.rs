@@ -7,12 +7,14 @@
 mod answers;
 mod bare;
 mod codes;
+mod designated;
 mod designation;
 mod edns;
 mod forward;
 pub mod framing;
 mod labels;
 mod lifetime;
+mod lookup;
 mod made;
 mod name;
 mod pointers_past_opt;
@@ -32,12 +34,14 @@ mod zone_record;
 pub use answers::{Answer, TYPE_A, TYPE_AAAA, TYPE_CNAME, answers, is_signed};
 pub use bare::{is_bare_error, with_question};
 pub use codes::{Ede, Rcode, rcode_of};
+pub use designated::{Designated, designation_query, designations_in};
 pub use designation::{Designation, TYPE_SVCB, parameters};
 pub use edns::{KEEPALIVE_OPTION, PADDING_BLOCK_OCTETS, PADDING_OPTION, SUBNET_OPTION, options};
 pub use forward::{BACKEND_PAYLOAD_OCTETS, QUERY_BLOCK_OCTETS, forward, pad_query};
 pub use hickory_proto::op::ResponseCode;
 pub use labels::{Labels, text_of};
 pub use lifetime::{Bounds, Lifetime, TTLS_MAX, lifetime};
+pub use lookup::{Addresses, Family, address_query, addresses_in};
 pub use made::{Made, qtype_of, query_for};
 pub use name::{
     NAME_OCTETS_MAX, asked_name, is_below, is_rdata, name_in_words, rdata_of, record_text, record_type,

@@ -4,7 +4,7 @@
 //! Never: replaces a good config or certificate by a bad one: after any failure the old one stays.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::TcpListener,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    announce, dialer,
+    announce, asked, dialer,
     drain::{Why, drain},
     engine_refusals::EngineRefusals,
     families, file_of,
@@ -34,7 +34,6 @@ use super::{
     trace, transfers, xdp_watchdog,
 };
 use crate::{
-    backend::{BackendConfig, health},
     config::{self, Config, Read},
     control::{self, Reloaded, Source},
     keeper,
@@ -82,6 +81,8 @@ pub(super) fn run(
         // Before dotd reports that it is ready: a signal that follows must not find its default action.
         let signals = Signals::hear()?;
         let files = Watched { certificates: Files::watch(certificates), zones: Files::watch(zones) };
+        running.sought.begin().await;
+        asked::settle(&process, &mut running);
         keeper::hear().context("signals cannot be unblocked")?;
         socket.serve();
         // Before any other report: from now on the keeper starts another engine if this one crashes.
@@ -92,7 +93,7 @@ pub(super) fn run(
             "ready"
         );
         tokio::spawn(xdp_watchdog::look_after_xdp(Arc::clone(&process)));
-        running.checks = check_all(&running.backends);
+        running.checks = asked::check_all(&running.backends);
         let (why, running) = hear_signals(&process, running, signals, files).await?;
         if why == Why::Succeeded {
             doors.abort_all();
@@ -153,8 +154,7 @@ async fn hear_signals(
     mut files: Watched,
 ) -> anyhow::Result<(Why, Running)> {
     let Signals { mut hup, mut usr1, mut usr2, mut term, mut int } = signals;
-    let mut watch = interval(WATCH_INTERVAL);
-    let mut is_pressed = false;
+    let (mut watch, mut is_pressed) = (interval(WATCH_INTERVAL), false);
     let (mut notices, mut refusals) = (process.notices(), Refusals::default());
     let (mut engine_refusals, mut told) = (EngineRefusals::default(), process.told_packets());
     let mut reading = policies::Reading::default();
@@ -207,6 +207,7 @@ async fn hear_signals(
             seen = trace::told(&mut told) => process.tell_packets(&seen),
             Some(()) = running.asked.weighings.recv() => weigh(process, &mut running),
             Some(forget) = running.asked.flushes.recv() => flush(&running, &forget),
+            Some(news) = running.sought.heard() => asked::hear(process, &mut running, news),
             _ = watch.tick() => {
                 engine_refusals.say_more(Instant::now());
                 is_pressed = tell_pressure(&running, is_pressed);
@@ -285,6 +286,8 @@ async fn reload(
         Ok(_) => tracing::info!("reloaded"),
         Err(error) => {
             process.reload_failed();
+            running.sought.stay();
+            asked::settle(process, running);
             reading.begin(running);
             for line in error.lines() {
                 tracing::error!("reload failed, and the old config stays: {line}");
@@ -296,8 +299,9 @@ async fn reload(
 }
 
 async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<Reloaded> {
-    let (mut config, read) = read_config(running)?;
-    families::leave_out(&mut config, families::is_here);
+    let (mut written, read) = read_config(running)?;
+    families::leave_out(&mut written, families::is_here);
+    let config = running.sought.look(&written, process.history()).await;
     let state_dir = &running.config.server.state_dir;
     let loaded = certificate::load_all(&config.tls, state_dir, &process.identities())?;
     let identities = &loaded.identities;
@@ -310,7 +314,7 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
     if plan::needs_embedded(&config) && !plan::needs_embedded(&running.config) {
         anyhow::bail!("backend: the embedded backend can only be added at a start; restart dotd");
     }
-    let embedded = plan::needs_embedded(&config).then(|| embedded_address(running)).flatten();
+    let embedded = plan::needs_embedded(&config).then(|| asked::embedded_address(running)).flatten();
     process.apply_xdp(&plan::xdp(&config, &running.config.listen.do53))?;
     let waiting = restart::needed_for(&running.config, &config);
     for key in &waiting {
@@ -318,7 +322,7 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
     }
     running.backends = plan::backends(&config, embedded, secured, &running.backends);
     process.weigh(&config, &mut running.backends);
-    running.checks = check_all(&running.backends);
+    running.checks = asked::check_all(&running.backends);
     let (workers, backends) = (running.workers.len(), running.backends.len());
     running.admission.reload(plan::caps(&config.session, running.descriptors, workers, backends));
     let tap = Tapping::renew(&mut running.tapping, &config.dnstap, process.taps())?;
@@ -339,7 +343,8 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
     running.tickets = tickets;
     logging::set_level(config.log.level);
     running.config = restart::as_it_runs(&running.config, config);
-    process.serve_file(&running.config, read, &waiting);
+    running.sought.adopt(written);
+    process.serve_file(running.sought.written(), read, &waiting);
     running.keeper.adopt();
     let waiting = waiting.into_iter().map(str::to_owned).collect();
     Ok(Reloaded { waiting, unusable_certificates: process.unusable_certificates() })
@@ -372,16 +377,4 @@ pub(super) fn tickets(
         return Ok(Tickets::new(&tls.ticket_secret, runs.ticket_rotation)?.given_under(trust));
     }
     Ok(Tickets::new(&tls.ticket_secret, tls.ticket_rotation)?.given_under(trust))
-}
-
-/// Checks the health of each backend, until this is dropped.
-pub(super) fn check_all(backends: &[BackendConfig]) -> JoinSet<()> {
-    backends.iter().cloned().map(health::watch).collect()
-}
-
-/// The address of this process's embedded backend.
-pub(super) fn embedded_address(running: &Running) -> Option<SocketAddr> {
-    let position =
-        running.config.backend.iter().position(|backend| backend.address == config::BackendAddress::Embedded);
-    running.backends.get(position.unwrap_or(0)).map(|backend| backend.address)
 }

@@ -52,7 +52,8 @@ impl Wire for BackendTlsStream {
 pub(super) fn all(config: &Config, history: &TlsHistory) -> anyhow::Result<Vec<Option<Tls>>> {
     let tls = config.backend.iter().map(|backend| {
         let tls = BackendTls::of(backend).map_err(anyhow::Error::msg)?;
-        let (Some(tls), BackendAddress::Socket(address)) = (tls, backend.address) else { return Ok(None) };
+        let (Some(tls), BackendAddress::Socket(address)) = (tls, &backend.address) else { return Ok(None) };
+        let address = *address;
         let memory = history.memory_of(&backend.called(), address, &backend.server_name);
         Ok(Some(Tls { connector: Arc::new(Dialer(tls)), on_failure: backend.on_tls_failure, memory }))
     });

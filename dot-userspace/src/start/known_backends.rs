@@ -7,7 +7,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{plan, tls_history::TlsHistory};
+use super::{
+    plan::{self, UNRESOLVED},
+    tls_history::TlsHistory,
+};
 use crate::{
     backend::{
         BackendConfig, TlsMemory,
@@ -40,12 +43,21 @@ struct Known {
 }
 
 /// All of them.
-pub(super) struct KnownBackends(Vec<Known>);
+pub(super) struct KnownBackends {
+    known: Vec<Known>,
+    /// Those whose names have no address yet.
+    unresolved: Vec<BackendStatus>,
+}
 
 impl KnownBackends {
     pub(super) fn of(config: &Config, backends: &[BackendConfig]) -> Self {
-        let statuses = plan::backend_statuses(config).into_iter();
-        let known = statuses.zip(backends).map(|(status, backend)| Known {
+        let (unresolved, statuses): (Vec<_>, Vec<_>) =
+            plan::backend_statuses(config).into_iter().partition(|status| status.state == UNRESOLVED);
+        let found = statuses.into_iter().filter_map(|status| {
+            let backend = backends.iter().find(|backend| *backend.name == *status.name)?;
+            Some((status, backend))
+        });
+        let known = found.map(|(status, backend)| Known {
             status,
             health: backend.health.clone(),
             memory: backend.tls.as_ref().map(|tls| tls.memory.clone()),
@@ -56,14 +68,14 @@ impl KnownBackends {
             lines: backend.lines.clone(),
             recent: Recent::default(),
         });
-        Self(known.collect())
+        Self { known: known.collect(), unresolved }
     }
 
     /// The backends of a new config; the state of a backend that stays is kept.
     pub(super) fn reload(&mut self, config: &Config, backends: &[BackendConfig]) {
         let mut old = std::mem::replace(self, Self::of(config, backends));
-        for known in &mut self.0 {
-            if let Some(same) = old.0.iter_mut().find(|old| old.lines == known.lines) {
+        for known in &mut self.known {
+            if let Some(same) = old.known.iter_mut().find(|old| old.lines == known.lines) {
                 known.recent = std::mem::take(&mut same.recent);
             }
         }
@@ -71,7 +83,7 @@ impl KnownBackends {
 
     /// Call it every second.
     pub(super) fn note_second(&mut self) {
-        for known in &mut self.0 {
+        for known in &mut self.known {
             let sum = known.lines.sum();
             known.recent.note(sum.answers(), sum.count(Traffic::ServFail));
         }
@@ -79,7 +91,8 @@ impl KnownBackends {
 
     /// The present states, with their TLS history.
     pub(super) fn statuses(&self, history: &TlsHistory) -> Vec<BackendStatus> {
-        self.0.iter().map(|known| known.status(history)).collect()
+        let known = self.known.iter().map(|known| known.status(history));
+        known.chain(self.unresolved.iter().cloned()).collect()
     }
 
     /// Queries and answers of each, by name.
@@ -88,7 +101,7 @@ impl KnownBackends {
             let sum = known.lines.sum();
             Traffic::ALL.iter().map(|what| (what.label().to_owned(), sum.count(*what))).collect()
         };
-        self.0.iter().map(|known| (known.status.name.clone(), counts(known))).collect()
+        self.known.iter().map(|known| (known.status.name.clone(), counts(known))).collect()
     }
 
     /// Response times of each.
@@ -96,7 +109,7 @@ impl KnownBackends {
         let of = |known: &Known| {
             latency::of_backend(&known.status.name, &known.status.transport, &known.lines.sum())
         };
-        self.0.iter().flat_map(of).collect()
+        self.known.iter().flat_map(of).collect()
     }
 }
 

@@ -7,8 +7,10 @@
 
 mod announce;
 mod arrivals;
+mod asked;
 mod banned;
 mod control_loop;
+mod designated;
 mod dialer;
 mod drain;
 mod engine_refusals;
@@ -24,6 +26,7 @@ mod known_backends;
 mod listeners;
 pub mod logging;
 mod misuse;
+mod names;
 mod page_token;
 mod plan;
 mod policies;
@@ -33,6 +36,7 @@ mod recent_refusals;
 mod refusals;
 mod renew;
 mod restart;
+mod sought;
 mod succession;
 mod tap;
 mod tls_history;
@@ -57,7 +61,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     backend::{BackendConfig, Embedded},
-    config::{self, Config, Read, Sandbox, Workers},
+    config::{self, Config, Read, Sandbox},
     confine, disk,
     events::{EventSink, tap::TapCounts},
     keeper::{self, Estate, Inheritance, Keeper, Kept, Part, Sockets},
@@ -72,6 +76,7 @@ use files::Seen;
 use listeners::ControlSocket;
 use privileges::Owner;
 use process::{Kernel, Process, Running, ask};
+use sought::Sought;
 use tap::Tapping;
 use tls_history::TlsHistory;
 use transfers::{Standings, Transferred, Transfers};
@@ -221,7 +226,7 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
     let transferred = transfers::prepare(config, state_dir)?;
     let zones = policies::load(config, state_dir, &[])?;
     let cpus = privileges::usable_cpus();
-    let workers = worker_count(config.server.workers, cpus.len());
+    let workers = plan::workers(config.server.workers, cpus.len());
     let (groups, listeners) =
         left.map_or_else(|| listeners::bind(config, workers), |(sockets, _)| Ok(listeners::adopt(sockets)?))?;
     let http = match left {
@@ -294,8 +299,7 @@ fn engine(opened: Opened, config: Config, (path, text): File, ties: Ties) -> any
     let settings = plan::settings(&config, opened.serving, backends.clone(), &policies, tap);
     // If a start fails, only its error is printed; this start has not failed.
     warn([privileges::warning(opened.user), opened.tickets.warning.as_deref()]);
-    let (sink, charges) = ChargesSink::new();
-    let (events, refused) = EventSink::new();
+    let ((sink, charges), (events, refused)) = (ChargesSink::new(), EventSink::new());
     events.log_connections(config.log.connections);
     let (askers, asked) = ask(events.clone(), taps, keeper.clone(), history, standings);
     let staples_until = renew::staples_until(&loaded.identities);
@@ -326,6 +330,7 @@ fn engine(opened: Opened, config: Config, (path, text): File, ties: Ties) -> any
     let running = Running {
         path,
         keeper,
+        sought: Sought::of(&config),
         config,
         tickets: opened.tickets,
         staples_until,
@@ -372,13 +377,6 @@ pub fn in_a_line(error: &anyhow::Error) -> String {
         _ if said.contains(&cause) => said,
         _ => format!("{said}: {cause}"),
     })
-}
-
-fn worker_count(asked: Workers, cpus: usize) -> usize {
-    match asked {
-        Workers::Auto => cpus.max(1),
-        Workers::Count(count) => usize::from(count),
-    }
 }
 
 #[cfg(test)]

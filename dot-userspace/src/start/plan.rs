@@ -8,16 +8,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use dot_common::rate::Rate;
 
 use crate::{
-    backend::{
-        BackendConfig, Tls,
-        health::{Health, HealthState},
-    },
+    backend::{BackendConfig, Tls, health::HealthState},
     cache::Keeping,
-    config::{self, BackendAddress, ClientSubnet, Config, Denied, Session, Transport, limit},
+    config::{self, BackendAddress, ClientSubnet, Config, Denied, Session, Transport, Workers, limit},
     control::BackendStatus,
     dns::{Allowed, Bounds},
     events::tap::TapSink,
-    ledger::BackendLines,
     policy::{Access, Notified, Screen},
     proxy::Trusted,
     session::{EVICTED_LINGERING_MAX, Limits, OwedLimits, QueryRate},
@@ -32,6 +28,9 @@ const DESCRIPTORS_PER_BACKEND: u64 = 16 + 256;
 
 /// Name, address and transport of the zone inside dotd.
 const EMBEDDED: &str = "embedded";
+
+/// The state of a backend whose name has no address yet.
+pub(super) const UNRESOLVED: &str = "unresolved";
 
 /// The suffix of a backend's name that replaces another one in clear. No other name has it, because a name has no
 /// colon, and a port is a number.
@@ -52,24 +51,15 @@ pub(super) fn backends(
     known: &[BackendConfig],
 ) -> Vec<BackendConfig> {
     let plain = |name: String, address, timeout, weight| BackendConfig {
-        name: name.into(),
-        address,
-        transport: Transport::Udp,
-        tls: None,
-        stands_in: None,
-        proxy_v2: false,
-        pads: false,
-        outstanding_max: 0,
-        timeout,
         weight,
         health_interval: config.balance.health_interval,
-        health: Health::default(),
-        lines: BackendLines::default(),
+        ..BackendConfig::over_udp(name, address, timeout)
     };
     let configured = config.backend.iter().zip(tls).filter_map(|(backend, tls)| {
         let address = match backend.address {
             BackendAddress::Socket(address) => Some(address),
             BackendAddress::Embedded => embedded,
+            BackendAddress::Named(_) => None,
         };
         Some(BackendConfig {
             transport: backend.transport,
@@ -111,7 +101,8 @@ pub(super) fn backends(
     backends
 }
 
-/// The backends for an operator, in the order of [`backends`]; none has been checked yet.
+/// The backends for an operator, by the names of [`backends`]; none has been checked yet. One without an address is there
+/// too.
 pub(super) fn backend_statuses(config: &Config) -> Vec<BackendStatus> {
     let status = |name: String, address: String, transport: &str| BackendStatus {
         name,
@@ -129,7 +120,11 @@ pub(super) fn backend_statuses(config: &Config) -> Vec<BackendStatus> {
     if config.backend.is_empty() {
         return vec![status(EMBEDDED.into(), EMBEDDED.into(), EMBEDDED)];
     }
-    let statuses = config.backend.iter().map(|backend| match backend.address {
+    let statuses = config.backend.iter().map(|backend| match &backend.address {
+        BackendAddress::Named(host) => BackendStatus {
+            state: UNRESOLVED.to_owned(),
+            ..status(backend.called(), host.to_string(), backend.transport.label())
+        },
         BackendAddress::Embedded => status(backend.called(), EMBEDDED.into(), EMBEDDED),
         BackendAddress::Socket(address) => {
             status(backend.called(), address.to_string(), backend.transport.label())
@@ -253,6 +248,14 @@ fn owed_limits(session: &Session) -> OwedLimits {
         session: octets(session.owed_octets_max),
         client: octets(session.owed_octets_per_prefix_max),
         worker: octets(session.owed_octets_per_worker_max),
+    }
+}
+
+/// How many workers there are on so many CPUs.
+pub(super) fn workers(asked: Workers, cpus: usize) -> usize {
+    match asked {
+        Workers::Auto => cpus.max(1),
+        Workers::Count(count) => usize::from(count),
     }
 }
 

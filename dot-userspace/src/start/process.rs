@@ -7,6 +7,7 @@ mod asking;
 mod certificates;
 mod config_text;
 mod readiness;
+mod reloads;
 mod source;
 mod switched;
 
@@ -34,6 +35,7 @@ use super::{
     plan,
     policies::KnownZones,
     recent_refusals::RecentRefusals,
+    sought::Sought,
     tap::Tapping,
     tls_history::TlsHistory,
     trace::Traces,
@@ -58,8 +60,10 @@ pub(super) struct Running {
     pub path: Option<PathBuf>,
     /// Reads and opens files for which the engine has no rights.
     pub keeper: Keeper,
-    /// The config that is served.
+    /// The config that is served: with an address for each backend whose name has one, and the TLS servers that were discovered.
     pub config: Config,
+    /// The config as it is written, and what is looked for to serve it.
+    pub sought: Sought,
     /// The ticket keys, which outlive every reload.
     pub tickets: Tickets,
     /// When the first of the stapled OCSP responses expires.
@@ -286,20 +290,6 @@ impl Process {
         self.counters.get(index).cloned().unwrap_or_default()
     }
 
-    /// A reload took effect. It counts as failed if certificates cannot be used.
-    pub(super) fn reloaded(&self, config: &Config, backends: &[BackendConfig], loaded: Loaded) {
-        lock(&self.backends).reload(config, backends);
-        let is_whole = loaded.faults.is_empty();
-        self.certify(loaded);
-        self.ban_seconds.store(config.xdp.limit.ban_seconds, Relaxed);
-        self.cache_entries.store(config.dns.cache_entries, Relaxed);
-        *lock(&self.access) = plan::access_in_words(config);
-        *lock(&self.config) = Arc::new(config.clone());
-        self.events.log_connections(config.log.connections);
-        let reloads = if is_whole { &self.reloads_ok } else { &self.reloads_failed };
-        reloads.fetch_add(1, Relaxed);
-    }
-
     /// The policy zones that the workers have from now on, and the errors of newer files.
     pub(super) fn screen_by(&self, screen: Option<Arc<Screen>>, errors: &[ZoneError]) {
         *lock(&self.policy) = KnownZones::new(screen, errors.to_vec());
@@ -308,11 +298,6 @@ impl Process {
     /// The reasons why newer files of policy zones cannot be used.
     pub(super) fn policy_errors(&self) -> Vec<ZoneError> {
         lock(&self.policy).errors()
-    }
-
-    /// A reload failed and changed nothing.
-    pub(super) fn reload_failed(&self) {
-        self.reloads_failed.fetch_add(1, Relaxed);
     }
 
     /// Applies a new config to the kernel half.

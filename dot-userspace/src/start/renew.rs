@@ -7,7 +7,7 @@
 use std::time::SystemTime;
 
 use super::{
-    control_loop, dialer, in_a_line, plan,
+    asked, control_loop, dialer, in_a_line, plan,
     process::{Process, Running},
 };
 use crate::{
@@ -58,7 +58,7 @@ fn load(process: &Process, running: &mut Running) -> anyhow::Result<Loaded> {
         running.workers.iter().for_each(|worker| worker.tell(Command::Serve(serving.clone())));
     } else {
         running.backends = backends;
-        running.checks = control_loop::check_all(&running.backends);
+        running.checks = asked::check_all(&running.backends);
         let tap = running.tapping.as_ref().map(|tapping| tapping.sink.clone());
         let (backends, policies) = (running.backends.clone(), running.policies());
         let settings = plan::settings(&running.config, serving, backends, &policies, tap);
@@ -77,7 +77,7 @@ fn load(process: &Process, running: &mut Running) -> anyhow::Result<Loaded> {
 /// The backends by the same config, with their present authorities.
 fn backends(process: &Process, running: &Running) -> anyhow::Result<Vec<BackendConfig>> {
     let config = &running.config;
-    let embedded = plan::needs_embedded(config).then(|| control_loop::embedded_address(running)).flatten();
+    let embedded = plan::needs_embedded(config).then(|| asked::embedded_address(running)).flatten();
     Ok(plan::backends(config, embedded, dialer::all(config, process.history())?, &running.backends))
 }
 

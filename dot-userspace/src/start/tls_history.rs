@@ -6,8 +6,9 @@
 //! Never: stops a start because the file is missing or damaged, or writes it more than once in [`SAVE_INTERVAL`].
 
 use std::{
+    collections::BTreeMap,
     io::Read as _,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -120,6 +121,15 @@ impl TlsHistory {
         memory
     }
 
+    /// The TLS server that proved lately to be the one at `address`.
+    pub(super) fn proved_for(&self, address: IpAddr, window: Duration) -> Option<SocketAddr> {
+        let name = address.to_string();
+        let entries = self.entries();
+        let of_it = entries.iter().filter(|entry| entry.server_name == name);
+        let last = of_it.max_by_key(|entry| entry.memory.row().last_success)?;
+        last.memory.must_speak_within(window).then_some(last.address)
+    }
+
     /// Serves this config from now on: its names and its window are in effect.
     pub(super) fn serve(&self, config: &Config) {
         let mut entries = self.entries();
@@ -136,6 +146,7 @@ impl TlsHistory {
                 entry.memory.judge_by(config.balance.downgrade_window, is_opportunistic);
             }
         }
+        share(&entries);
         let configured = entries.iter().filter(|entry| entry.is_configured).count();
         let most = ENTRIES_MAX.max(configured);
         if entries.len() > most {
@@ -148,6 +159,7 @@ impl TlsHistory {
 
     /// The periodic work: suspicions, and the file.
     pub(super) fn look(&self, backends: &[BackendConfig]) {
+        share(&self.entries());
         for backend in backends {
             let Some(tls) = &backend.tls else { continue };
             let stands_in = |one: &&BackendConfig| one.stands_in.as_ref() == Some(&tls.memory);
@@ -212,24 +224,34 @@ impl TlsHistory {
         rows
     }
 
-    /// Ends a suspicion.
+    /// Ends a suspicion; of a backend with a name, that of each of its addresses.
     ///
     /// # Errors
     /// There is no such backend, or its TLS does not fail.
     pub(super) fn forgive(&self, ForgiveRequest { name }: &ForgiveRequest) -> Result<TlsRow, String> {
         let entries = self.entries();
-        let is_meant = |entry: &&Entry| {
-            entry.is_configured && (entry.name == *name || entry.address.to_string() == *name)
+        let is_called = |entry: &Entry| {
+            let rest = entry.name.strip_prefix(name.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                || entry.address.to_string() == *name
         };
-        let entry = entries.iter().find(is_meant).ok_or_else(|| {
-            format!(
-                "no backend over TLS is called \"{}\": `dotd upstream history` lists them",
-                name.escape_debug()
-            )
-        })?;
-        entry.memory.forgive().map_err(|why| format!("{}: {why}", entry.name))?;
-        tracing::warn!(backend = entry.name, "an operator has ended the suspicion about its failing TLS");
-        Ok(entry.row())
+        let mut outcome = Err(format!(
+            "no backend over TLS is called \"{}\": `dotd upstream history` lists them",
+            name.escape_debug()
+        ));
+        for entry in entries.iter().filter(|entry| entry.is_configured && is_called(entry)) {
+            match entry.memory.forgive() {
+                Ok(()) => {
+                    tracing::warn!(
+                        backend = entry.name,
+                        "an operator has ended the suspicion about its failing TLS"
+                    );
+                    outcome = outcome.or_else(|_| Ok(entry.row()));
+                }
+                Err(why) => outcome = outcome.map_err(|_| format!("{}: {why}", entry.name)),
+            }
+        }
+        outcome
     }
 
     fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
@@ -253,6 +275,21 @@ impl Entry {
     }
 }
 
+/// What one server of a name promises, by TLS that nobody has forgiven it, counts for the others of that name.
+fn share(entries: &[Entry]) {
+    let named = || entries.iter().filter(|entry| !entry.server_name.is_empty());
+    let mut last: BTreeMap<&str, u64> = BTreeMap::new();
+    for entry in named() {
+        let row = entry.memory.row();
+        let spoke = if row.forgiven == 0 { row.last_success } else { 0 };
+        let of_name = last.entry(&entry.server_name).or_default();
+        *of_name = spoke.max(*of_name);
+    }
+    for entry in named() {
+        entry.memory.share(last.get(entry.server_name.as_str()).copied().unwrap_or_default());
+    }
+}
+
 /// The file, or nothing if there is none.
 fn read(path: &Path) -> Result<Kept, String> {
     let file = match disk::open_own(path) {
@@ -273,108 +310,4 @@ fn read(path: &Path) -> Result<Kept, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{config::TlsVersion, ledger::TlsFault};
-
-    fn address(port: u16) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, 1], port))
-    }
-
-    /// Goal: the history of a server survives a restart, by its address and name; a damaged file is reported and has
-    /// no other effect. Method: write, read, another name at the same address; half a file, and one with a second
-    /// name.
-    #[test]
-    fn a_history_survives_a_restart() {
-        let scratch = tempfile::tempdir().unwrap();
-        let history = TlsHistory::read(scratch.path());
-        let memory = history.memory_of("one", address(853), "ns.example");
-        memory.note_success("one", (TlsVersion::V1_3, Some("PIN".into())));
-        history.save();
-        let read = TlsHistory::read(scratch.path());
-        let row = read.memory_of("renamed", address(853), "ns.example").row();
-        assert_eq!((&*row.pin, &*row.version), ("PIN", "1.3"));
-        assert!(row.first_success > 0 && row.last_success >= row.first_success);
-        assert_eq!(read.memory_of("one", address(853), "else.example").row(), Remembered::default());
-        assert_eq!(read.memory_of("one", address(854), "ns.example").row(), Remembered::default());
-        let path = scratch.path().join(FILE_NAME);
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.contains("\"name\": \"one\"") && text.contains("\"last_success\""), "{text}");
-        for (damaged, is_read) in
-            [(&text[..text.len() / 2], false), ("", false), ("{}", false), (&*text, true)]
-        {
-            std::fs::write(&path, damaged).unwrap();
-            assert_eq!(super::read(&path).is_ok(), is_read, "{damaged}");
-            let row = TlsHistory::read(scratch.path()).memory_of("one", address(853), "ns.example").row();
-            assert_eq!(row.last_success > 0, is_read);
-        }
-    }
-
-    /// Goal: the history is bounded: if a config changes a thousand times, the servers that it no longer has are
-    /// removed, the oldest first. Method: a thousand servers, one of them in the config.
-    #[test]
-    fn a_history_is_bounded() {
-        let history = TlsHistory::default();
-        let text = "[[backend]]\nname = \"kept\"\naddress = \"192.0.2.1:1\"\ntransport = \"tls\"\nserver_name = \"a.test\"";
-        let config = crate::config::parse(text, "dotd.toml").unwrap();
-        let kept = history.memory_of("kept", address(1), "a.test");
-        for port in 2..1000 {
-            history.memory_of("gone", address(port), "a.test").note_failure("gone", TlsFault::Closed);
-            history.serve(&config);
-        }
-        let rows = history.rows();
-        assert_eq!((rows.len(), &*rows[0].name, rows[0].is_configured), (ENTRIES_MAX, "kept", true));
-        assert!(history.memory_of("kept", address(1), "a.test") == kept);
-    }
-
-    fn config(window: &str, backends: impl Iterator<Item = (String, &'static str)>) -> Config {
-        let backends = backends.map(|(address, keys)| {
-            format!("[[backend]]\naddress = \"{address}\"\nallow_cleartext = true\n{keys}\n")
-        });
-        let text = format!("[balance]\ndowngrade_window = \"{window}\"\n{}", backends.collect::<String>());
-        crate::config::parse(&text, "dotd.toml").unwrap()
-    }
-
-    /// Goal: a server of the config is never removed, however many there are, and not from the file either. Method:
-    /// more servers than the limit for others.
-    #[test]
-    fn the_servers_of_the_config_stay() {
-        let scratch = tempfile::tempdir().unwrap();
-        let history = TlsHistory::read(scratch.path());
-        let ports = 1..=2 * u16::try_from(ENTRIES_MAX).unwrap();
-        let keys = "transport = \"tls\"\nprofile = \"opportunistic\"";
-        let config = config("7d", ports.clone().map(|port| (address(port).to_string(), keys)));
-        let memories: Vec<_> =
-            ports.clone().map(|port| history.memory_of("one", address(port), "")).collect();
-        memories.iter().for_each(|memory| memory.note_success("one", (TlsVersion::V1_3, None)));
-        history.serve(&config);
-        history.save();
-        let read = TlsHistory::read(scratch.path());
-        for (port, memory) in ports.zip(&memories) {
-            assert!(history.memory_of("one", address(port), "") == *memory, "{port}");
-            assert!(read.memory_of("one", address(port), "").row().last_success > 0, "{port}");
-        }
-    }
-
-    /// Goal: the window of the served config is in effect, and not one of a config that was refused; a backend that
-    /// is now asked over TCP is not listed as one over TLS. Method: a memory whose window is checked after each
-    /// config.
-    #[test]
-    fn the_served_config_counts() {
-        let history = TlsHistory::default();
-        let one = |keys| std::iter::once((address(853).to_string(), keys));
-        let over_tls = "transport = \"tls\"\nprofile = \"opportunistic\"";
-        history.memory_of("old", address(853), "").note_success("old", (TlsVersion::V1_3, None));
-        history.serve(&config("7d", one(over_tls)));
-        let refused = config("1min", one("transport = \"tls\"\nprofile = \"opportunistic\"\nname = \"new\""));
-        let tls = super::super::dialer::all(&refused, &history).unwrap();
-        let memory = tls[0].clone().unwrap().memory;
-        memory.note_failure("old", TlsFault::Closed);
-        assert!(!memory.may_speak_clear());
-        assert_eq!((&*history.rows()[0].name, history.rows()[0].is_configured), ("192.0.2.1:853", true));
-        history.serve(&config("7d", one("transport = \"tcp\"")));
-        assert!(!history.rows()[0].is_configured);
-        history.memory_of("never served", address(9), "");
-        assert_eq!(history.rows().len(), 1, "it has neither a config nor a history");
-    }
-}
+mod tests;

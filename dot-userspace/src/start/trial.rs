@@ -3,8 +3,25 @@
 //! Before: `dotd check --connect` has a valid config. After: each backend with its transport and its TLS.
 //! Never: opens a connection, or binds the embedded backend, which always exists.
 
-use super::{dialer, plan, tls_history::TlsHistory};
+use std::collections::BTreeMap;
+
+use super::{designated, dialer, names, plan, tls_history::TlsHistory};
 use crate::{backend::BackendConfig, config::Config};
+
+/// The config with an address in the place of each name of a backend, and TLS servers in the place of those in clear that designate
+/// them; why a name has no address, and why a designated server is not used, by the name of the backend.
+///
+/// # Errors
+/// There is no runtime.
+pub fn resolved(config: &Config) -> std::io::Result<(Config, BTreeMap<String, String>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(async {
+        let (config, mut lacking) = names::look_once(config).await;
+        let (config, unused) = designated::look_once(&config).await;
+        lacking.extend(unused);
+        (config, lacking)
+    }))
+}
 
 /// Each backend with an address, in the order of the config.
 ///

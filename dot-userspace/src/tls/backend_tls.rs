@@ -36,7 +36,9 @@ use super::{
     server_verifier::{Rule, ServerVerifier},
     serving::ALPN_DOT,
 };
-use crate::config::{Backend, Identity, PolicyPrimary, Profile, TlsVersion, TransferTransport};
+use crate::config::{
+    Backend, BackendAddress, Identity, PolicyPrimary, Profile, TlsVersion, TransferTransport,
+};
 
 /// The reason for refusing a key without a configured pin.
 pub(super) const WRONG_PIN: &str = "the backend's key has none of the configured pins";
@@ -70,7 +72,12 @@ impl BackendTls {
     /// # Errors
     /// The line for the operator: a file cannot be read, or the name is invalid.
     pub fn of(backend: &Backend) -> Result<Option<Self>, String> {
-        let crate::config::BackendAddress::Socket(address) = backend.address else { return Ok(None) };
+        let address = match backend.address {
+            BackendAddress::Socket(address) => address,
+            // What is wrong with its keys is said before it has an address.
+            BackendAddress::Named(_) => SocketAddr::from(([0; 4], 0)),
+            BackendAddress::Embedded => return Ok(None),
+        };
         if backend.transport != crate::config::Transport::Tls {
             return Ok(None);
         }

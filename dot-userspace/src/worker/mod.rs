@@ -15,6 +15,7 @@ mod eviction;
 mod leave;
 mod line;
 mod moderation;
+mod moved;
 mod mover;
 mod open;
 pub mod passage;
@@ -78,6 +79,8 @@ pub enum Command {
     Reload(Box<Settings>),
     /// Use new certificates and keys.
     Serve(Serving),
+    /// Use these backends; all other settings stay.
+    Backends(Vec<BackendConfig>),
     /// Use these policy zones; all other settings stay.
     Screen(Option<Arc<Screen>>),
     /// The connections are near their cap, or no longer: check their number.
@@ -246,6 +249,7 @@ async fn work(plan: Plan, (commands, arrived): (Receiver<Command>, Receiver<Arri
                     shared.describe_by(designation(&current.discovery, &serving));
                     acceptor.serve(serving);
                 }
+                Command::Backends(backends) => current = moved::to(&shared, &current, backends),
                 Command::Screen(screen) => shared.screen_by(screen),
                 Command::NoteFill => acceptor.note_pressure(),
                 Command::Switch(is_on) => shared.switch(is_on),

@@ -84,6 +84,13 @@ impl Config {
         self
     }
 
+    /// One more backend by its name and port, with more keys, in TOML lines.
+    #[must_use]
+    pub fn backend_named(mut self, host: &str, keys: &str) -> Self {
+        self.backends.push(format!("address = \"{host}\"\n{keys}\n"));
+        self
+    }
+
     /// A certificate and its key.
     #[must_use]
     pub fn certificate(self, cert: &Path, key: &Path) -> Self {

@@ -36,6 +36,7 @@ pub mod session_file;
 pub mod shake;
 pub mod stats;
 pub mod terminal;
+pub mod tls_servers;
 pub mod twins;
 
 use std::{

@@ -14,8 +14,12 @@ mod alerts;
 mod amplification;
 /// dotd as a service: its lines in the journal, its log level, and verbs while the config is broken.
 mod appliance;
+/// Backends in clear that designate a TLS server (RFC 9462): verified discovery only upgrades.
+mod backend_discovery;
 /// Faults of backends: ICMP errors, half frames, all of them gone at once, more queries than places.
 mod backend_faults;
+/// Backends by their names: bootstrap resolvers, addresses that come and leave.
+mod backend_names;
 /// Backends over connections: pipelining, which responses count, what happens to queries when one closes.
 mod backends;
 /// The cache and shared answers (RFC 2308, RFC 8767), as clients and backends see them.
@@ -114,6 +118,10 @@ mod proxy_receivers;
 mod query;
 /// `dotd query` beside dig, kdig and getdns_query.
 mod query_peers;
+/// `dotd query`: what its ClientHello says, certificates of its own, IPv6, and truncated answers that TCP does not give.
+mod query_tls;
+/// `dotd query --trace-on`: the events of its own connections beside the answer.
+mod query_trace;
 /// The same records to dotd's record layer and to rustls's own have the same outcome; needs no root.
 mod record_differential;
 /// The record layer by the letter (RFC 8446 §4.6.3, §5, §6; RFC 5246 §6, §7.2): each wrong record, and its alert.

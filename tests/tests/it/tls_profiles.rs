@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use dot_tests::{
     harness::{
+        backends::Backend,
         config::Config,
         dot::Dot,
         eventually,
@@ -19,6 +20,7 @@ use dot_tests::{
         scratch::Scratch,
         scripted::{Act, Received, Scripted},
         server::Server,
+        tls_servers::{TLS_PORT, TlsServer, UPSTREAM_PORT},
     },
     require,
 };
@@ -272,4 +274,81 @@ fn a_restart_forgets_no_history() {
     let answer = Dot::connect(&network.client, SERVER_V4).exchange(&host(1));
     assert_eq!(answer.rcode(), SERVFAIL);
     assert!(clear.received().is_empty());
+}
+
+/// Asks one host after the other, and counts answers; each that is no failure is the zone's own.
+struct Asker {
+    session: Dot,
+    id: u16,
+}
+
+impl Asker {
+    /// Whether it was answered. A wrong answer is a panic.
+    fn asks(&mut self) -> bool {
+        self.id = (self.id + 1) % 1000;
+        let answer = self.session.exchange(&host(self.id));
+        if answer.rcode() == SERVFAIL {
+            return false;
+        }
+        let last = u8::try_from(self.id % 250).expect("less");
+        assert_eq!(
+            (answer.rcode(), answer.rdata(A).first()),
+            (0, Some(&&[198, 51, 100, last][..])),
+            "{answer:?}"
+        );
+        true
+    }
+}
+
+/// Restarts a server with a new certificate, under a profile that would fall back in clear to it.
+fn restarts_and_renewals(kind: TlsServer) {
+    let (network, authority) = (Network::new(), Authority::new());
+    let _nsd = Backend::nsd(&network, UPSTREAM_PORT);
+    let mut server = kind.start(&network, &authority.issue(NAME));
+    let keys = FALLS_BACK.replace("@CLEAR@", &server.address.to_string());
+    let keys = format!("name = \"office\"\ntransport = \"tls\"\ntimeout = \"2s\"\n{keys}");
+    let config = Config::new().xdp("off").set("balance", "health_interval", "\"500ms\"");
+    let address = SocketAddr::from(([127, 0, 0, 1], TLS_PORT));
+    let dotd = Server::start(&network, &config.backend_with(address, &keys));
+    let mut asker = Asker { session: Dot::connect(&network.client, SERVER_V4), id: 0 };
+    eventually("it answers", || asker.asks().then_some(()));
+    for round in 1..=3 {
+        drop(server);
+        for _ in 0..3 {
+            let _ = asker.asks();
+        }
+        server = kind.start(&network, &authority.issue(NAME));
+        eventually(&format!("it answers again, {round}"), || asker.asks().then_some(()));
+        for _ in 0..50 {
+            let _ = asker.asks();
+        }
+    }
+    let rows: Value =
+        serde_json::from_str(&dotd.operate(&["upstream", "history", "--json"]).text).expect("rows");
+    assert_eq!(rows[0]["pin_changes"], 3, "{rows}");
+    let stats = dotd.stats();
+    let clear = ["in_clear", "sent"].map(|label| stats.counter("backend", label));
+    assert_eq!((clear, stats.difference()), ([0; 2], [0; 3]), "{stats:?}");
+}
+
+/// Goal: Unbound that restarts with another certificate costs answers while it is gone, gives no wrong one, and nothing goes to it
+/// in clear, because it spoke TLS. Method: three restarts with new keys; each answer is compared with the zone.
+#[test]
+fn unbound_restarts_and_renews() {
+    require!(Root, Command("unbound"), Command("nsd"));
+    restarts_and_renewals(TlsServer::Unbound);
+}
+
+/// Goal and method: the same with dnsdist.
+#[test]
+fn dnsdist_restarts_and_renews() {
+    require!(Root, Command("dnsdist"), Command("nsd"));
+    restarts_and_renewals(TlsServer::Dnsdist);
+}
+
+/// Goal and method: the same with Knot Resolver.
+#[test]
+fn knot_resolver_restarts_and_renews() {
+    require!(Root, Command("kresd"), Command("nsd"));
+    restarts_and_renewals(TlsServer::KnotResolver);
 }

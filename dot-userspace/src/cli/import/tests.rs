@@ -18,9 +18,10 @@ fn imported(program: Program, text: &str) -> (String, Config) {
 }
 
 fn addresses(config: &Config) -> Vec<String> {
-    let address = |backend: &config::Backend| match backend.address {
+    let address = |backend: &config::Backend| match &backend.address {
         BackendAddress::Socket(address) => address.to_string(),
         BackendAddress::Embedded => "embedded".to_owned(),
+        BackendAddress::Named(host) => host.to_string(),
     };
     config.backend.iter().map(address).collect()
 }

@@ -234,7 +234,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[[backend]]\naddress = \"localhost:53\"",
         &[
-            "2:11: backend.address: \"localhost:53\" is neither an address:port nor \"embedded\"; write \"127.0.0.1:53\"",
+            "2:11: backend.address: \"localhost:53\" is neither an address:port, nor a name:port, nor \"embedded\"; write \"127.0.0.1:53\"",
         ],
     ),
     (
@@ -454,7 +454,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[[backend]]\naddress = \"x\"\n[[backend]]\nweight = 2\n[sessions]",
         &[
-            "2:11: backend.address: \"x\" is neither an address:port nor \"embedded\"; write \"127.0.0.1:53\"",
+            "2:11: backend.address: \"x\" is neither an address:port, nor a name:port, nor \"embedded\"; write \"127.0.0.1:53\"",
             "3:1: backend: lacks `address`, which has no default",
             "5:2: unknown key `sessions`: did you mean `session`?",
         ],
@@ -497,6 +497,27 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
             "6:6: backend.ca: is not checked for an opportunistic backend; remove it, or set profile = \"strict\"",
             "7:13: backend.spki_pins: is not checked for an opportunistic backend; remove it, or set profile = \"strict\"",
         ],
+    ),
+    (
+        "[[backend]]\naddress = \"ns.example:53\"",
+        &[
+            "2:11: backend.address: is a name: name resolvers that know it in balance.bootstrap",
+            "2:11: backend.address: its addresses may lie beyond this machine, and queries would leave it in cleartext; set allow_cleartext = true if that network is yours",
+        ],
+    ),
+    (
+        "[[backend]]\naddress = \"192.0.2.300:53\"",
+        &[
+            "2:11: backend.address: \"192.0.2.300:53\" is neither an address:port, nor a name:port, nor \"embedded\"; write \"127.0.0.1:53\"",
+        ],
+    ),
+    (
+        "[[backend]]\naddress = \"192.0.2.1:853\"\ntransport = \"tls\"\nserver_name = \"a.test\"\ndiscover = true",
+        &["5:12: backend.discover: is for a backend with an address and transport = \"udp\"; remove it"],
+    ),
+    (
+        "[balance]\nbootstrap = [\"0.0.0.0:53\"]",
+        &["2:14: balance.bootstrap: 0.0.0.0:53 is no resolver's address; use \"192.0.2.53:53\""],
     ),
     (
         "[[backend]]\naddress = \"127.0.0.1:53\"\nprofile = \"opportunistic\"\ncleartext_address = \"127.0.0.1:54\"",

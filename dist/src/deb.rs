@@ -32,8 +32,7 @@ pub(crate) fn pack(contents: &Contents, scripts: &Path, product: &Product) -> Re
     let configs: String = configs.map(|(path, _)| format!("{path}\n")).collect();
     control.file("conffiles", 0o644, configs.as_bytes())?;
     for (name, file) in SCRIPTS {
-        let path = scripts.join(file);
-        control.file(name, 0o755, &fs::read(&path).with_context(|| path.display().to_string())?)?;
+        control.file(name, 0o755, script(scripts, file)?.as_bytes())?;
     }
     let mut package = b"!<arch>\n".to_vec();
     member(&mut package, "debian-binary", b"2.0\n", product.epoch);

@@ -119,6 +119,22 @@ pub fn pack(order: &Order) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// A maintainer script. The line `@NAME@` in it stands for the file NAME, which several scripts share.
+fn script(scripts: &Path, name: &str) -> Result<String> {
+    let read = |name: &str| {
+        let path = scripts.join(name);
+        fs::read_to_string(&path).with_context(|| path.display().to_string())
+    };
+    let mut whole = String::new();
+    for line in read(name)?.lines() {
+        match line.strip_prefix('@').and_then(|line| line.strip_suffix('@')) {
+            Some(shared) => whole += &read(shared)?,
+            None => whole += &format!("{line}\n"),
+        }
+    }
+    Ok(whole)
+}
+
 fn write(path: &Path, octets: &[u8]) -> Result<PathBuf> {
     fs::write(path, octets).with_context(|| path.display().to_string())?;
     Ok(path.to_owned())

@@ -18,10 +18,7 @@ use crate::{
 /// # Errors
 /// A scriptlet is missing, or a file cannot be packed.
 pub(crate) fn pack(contents: &Contents, scripts: &Path, product: &Product) -> Result<Vec<u8>> {
-    let script = |name: &str| {
-        let path = scripts.join(name);
-        fs::read_to_string(&path).with_context(|| path.display().to_string())
-    };
+    let script = |name: &str| script(scripts, name);
     let config = BuildConfig::default().source_date(product.epoch).compression(CompressionWithLevel::Gzip(6));
     let mut builder = PackageBuilder::new("dotd", &product.version, LICENSE, product.machine.linux, SUMMARY);
     builder.using_config(config).release(product.revision.to_string()).description(DESCRIPTION);

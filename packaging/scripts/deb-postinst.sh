@@ -2,6 +2,8 @@
 # After unpacking: the user, its folders, and what the config of this machine is worth. dpkg calls it.
 set -e
 
+@take-over.sh@
+
 [ "$1" = configure ] || exit 0
 
 if command -v systemd-sysusers >/dev/null; then
@@ -22,17 +24,5 @@ if ! /usr/bin/dotd check; then
 elif [ -z "$2" ]; then
     echo "dotd: edit /etc/dotd/dotd.toml, then start it: systemctl enable --now dotd"
 elif [ -d /run/systemd/system ]; then
-    # No connection is refused. A build that cannot take over from the one that runs is restarted; one that fails for another
-    # reason would fail at a restart too, and the old one continues to serve.
-    if systemctl --quiet is-active dotd.service; then
-        if said=$(dotd upgrade 2>&1); then
-            echo "dotd: $said"
-        else
-            echo "$said" >&2
-            case $said in
-            *'restart dotd instead'* | *'is not running'*) systemctl try-restart dotd.service ;;
-            *) echo "dotd: the old build continues to serve (reason above). Repair that, then run: dotd upgrade" >&2 ;;
-            esac
-        fi
-    fi
+    take_over
 fi

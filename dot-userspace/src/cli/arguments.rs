@@ -161,7 +161,7 @@ pub(super) enum Verb {
     /// XDP programs. The new program then takes over the listening sockets, XDP, bans, counters of packets and ticket
     /// keys. Once it serves, the old one answers the queries that it has, hands its sessions over or ends them, and
     /// exits. No connection is refused. If the new program cannot serve, the old one continues to serve, the reason
-    /// is printed, and the exit status is 1. The config file is read again.
+    /// is printed, and the exit status says whether a restart helps. The config file is read again.
     #[command(after_help = UPGRADE_EXAMPLES)]
     Upgrade(UpgradeArguments),
     /// History of TLS with backends: since when, with which key, how it fails, and whether an attacker may strip it

@@ -1,11 +1,17 @@
 //! Why a verb failed: each `Display` line goes to standard error after `dotd: `.
 //!
-//! Before: a verb failed. After: `cli::main` prints the line and exits with 1. Never: has more than a line for one
+//! Before: a verb failed. After: `cli::main` prints the line and exits with [`CliError::status`]. Never: has more than a line for one
 //! reason.
 
 use std::{io, path::PathBuf};
 
-use crate::{config::ConfigErrors, start::in_a_line, tls::certificate::CertificateError, xdp::XdpError};
+use crate::{
+    config::ConfigErrors,
+    keeper::{INCOMPATIBLE, KeeperError},
+    start::in_a_line,
+    tls::certificate::CertificateError,
+    xdp::XdpError,
+};
 
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +43,8 @@ pub(super) enum CliError {
     Running,
     #[error(transparent)]
     Xdp(#[from] XdpError),
+    #[error(transparent)]
+    Upgrade(#[from] KeeperError),
     #[error("{}: {reason}: is it the control socket of a dotd of this version?", socket.display())]
     NoAnswer { socket: PathBuf, reason: String },
     #[error("{}: the connection has ended: dotd has stopped, or another dotd has replaced it; see `dotd status`", .0.display())]
@@ -57,4 +65,19 @@ pub(super) enum CliError {
     Output(io::Error),
     #[error("{}", in_a_line(.0))]
     Start(anyhow::Error),
+}
+
+/// Exit status where there is no dotd to upgrade: start it.
+const NOT_RUNNING: u8 = 3;
+
+impl CliError {
+    /// The exit status. 1, except where a script decides by it what to do next.
+    pub(super) fn status(&self) -> u8 {
+        match self {
+            Self::Upgrade(KeeperError::Absent(_)) => NOT_RUNNING,
+            Self::Upgrade(KeeperError::Incompatible(_)) => INCOMPATIBLE,
+            Self::Inherited(error) if error.kind() == io::ErrorKind::Unsupported => INCOMPATIBLE,
+            _ => 1,
+        }
+    }
 }

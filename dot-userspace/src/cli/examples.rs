@@ -134,7 +134,13 @@ EXAMPLES
 pub(super) const UPGRADE_EXAMPLES: &str = "\
 EXAMPLES
   install -m 755 target/release/dotd /usr/bin/dotd && dotd upgrade
-  dotd upgrade --binary /opt/dotd-next/dotd     try another build; `dotd upgrade` goes back";
+  dotd upgrade --binary /opt/dotd-next/dotd     try another build; `dotd upgrade` goes back
+
+EXIT STATUS
+  0  the other program serves
+  1  the old one continues to serve; the reason is printed
+  3  no dotd runs here: start it
+  4  the two builds do not understand each other: restart dotd";
 
 pub(super) const UPSTREAM_HISTORY_EXAMPLES: &str = "\
 EXAMPLES

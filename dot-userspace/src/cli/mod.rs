@@ -67,7 +67,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let lines = error.to_string();
             complain(Level::ERROR, &lines);
-            ExitCode::FAILURE
+            ExitCode::from(error.status())
         }
     }
 }

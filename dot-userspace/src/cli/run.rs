@@ -34,7 +34,8 @@ fn succeed(list: i32, is_trial: bool, path: Option<PathBuf>) -> Result<u8, CliEr
     let read =
         if inherited.is_served() { read_anew(path.as_deref()) } else { served(&inherited, path.as_deref()) };
     if is_trial {
-        start::could_succeed(read?.0, &inherited).map_err(CliError::Start)?;
+        inherited.understands().map_err(CliError::Inherited)?;
+        start::could_succeed(read?.0).map_err(CliError::Start)?;
         return print(&format!("{COULD_SERVE}\n")).map(|()| 0);
     }
     logging::init(&read.as_ref().map(|(config, _)| config.log.clone()).unwrap_or_default());

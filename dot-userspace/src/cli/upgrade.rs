@@ -1,7 +1,7 @@
 //! `dotd upgrade`: replaces the program of the running dotd, and keeps its clients connected.
 //!
 //! Before: an operator or a package has installed a new program. After: the new program serves, and the old one has
-//! ended; or the old one continues to serve, the reason is printed and the exit status is 1.
+//! ended; or the old one continues to serve, the reason is printed and the exit status says whether a restart helps.
 //! Never: sends the request to the engine, which must not be able to choose a program.
 
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub(super) fn run(
     let socket = socket(control, config);
     let binary = binary.as_deref().map(std::path::absolute).transpose().map_err(CliError::Output)?;
     let door: PathBuf = socket.with_file_name(KEEPER_SOCKET);
-    ask_for_upgrade(&door, binary.as_deref()).map_err(|error| CliError::Refused(error.to_string()))?;
+    ask_for_upgrade(&door, binary.as_deref())?;
     let (body, status) = ask::ask::<Status>(&socket, "/status")?;
     if control.json {
         return print(&format!("{body}\n"));

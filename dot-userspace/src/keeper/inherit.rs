@@ -111,12 +111,15 @@ impl Inheritance {
     /// Checks that this program speaks the keeper protocol of that engine.
     ///
     /// # Errors
-    /// It does not; the error names both versions.
+    /// It does not (`Unsupported`); the error names both versions.
     pub fn understands(&self) -> io::Result<()> {
         match self.engine {
-            Some(Serving { words, .. }) if words != VERSION => Err(io::Error::other(format!(
-                "this build's keeper speaks version {VERSION}, the engine that serves {words}; restart dotd instead"
-            ))),
+            Some(Serving { words, .. }) if words != VERSION => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!(
+                    "this build's keeper speaks version {VERSION}, the engine that serves {words}; restart dotd instead"
+                ),
+            )),
             _ => Ok(()),
         }
     }
@@ -134,16 +137,19 @@ impl Inheritance {
     /// Reads the list, but takes ownership of none of its descriptors yet.
     ///
     /// # Errors
-    /// The descriptor is not open, or another build wrote the list in another form.
+    /// The descriptor is not open, or another build wrote the list in another form (`Unsupported`).
     pub fn read(descriptor: RawFd) -> io::Result<Self> {
         let file = adopt(descriptor)?;
         let mut text = Vec::new();
         file.take(LIST_OCTETS_MAX).read_to_end(&mut text)?;
         let Form { form } = serde_json::from_slice(&text)?;
         if form != FORM {
-            return Err(io::Error::other(format!(
-                "this build understands hand-overs of form {FORM}, and this one has form {form}; restart dotd instead"
-            )));
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!(
+                    "this build understands hand-overs of form {FORM}, and this one has form {form}; restart dotd instead"
+                ),
+            ));
         }
         Ok(serde_json::from_slice(&text)?)
     }

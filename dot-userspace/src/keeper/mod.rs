@@ -48,7 +48,7 @@ pub use self::{
     estate::{Estate, Groups, Kept, Sockets},
     inherit::Inheritance,
     request::{Keeper, KeeperError, Successor},
-    upgrade::{COULD_SERVE, ask_for_upgrade},
+    upgrade::{COULD_SERVE, INCOMPATIBLE, ask_for_upgrade},
     words::State,
 };
 use self::{duty::Engine, succession::Leaving, upgrade::Asker};

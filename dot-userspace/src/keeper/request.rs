@@ -38,6 +38,12 @@ pub enum KeeperError {
     /// The keeper refused and gave this reason.
     #[error("{0}")]
     Refused(String),
+    /// No keeper runs here.
+    #[error("{0}")]
+    Absent(String),
+    /// The other program cannot take over from this build; a restart works.
+    #[error("{0}")]
+    Incompatible(String),
 }
 
 /// The engine that serves in place of this one.
@@ -121,7 +127,7 @@ impl Keeper {
         match self.exchange(&Request::Open(path.to_path_buf())) {
             Some(Answer::Done(Some(file))) => Some(Ok(file)),
             Some(Answer::Failed(number)) => Some(Err(io::Error::from_raw_os_error(number))),
-            Some(Answer::Refused(reason)) => {
+            Some(Answer::Refused(reason) | Answer::Incompatible(reason)) => {
                 Some(Err(io::Error::new(io::ErrorKind::PermissionDenied, reason)))
             }
             Some(Answer::NotNamed) => None,
@@ -161,6 +167,7 @@ impl Keeper {
         match self.exchange(request) {
             Some(Answer::Done(file)) => Ok(file),
             Some(Answer::Refused(reason)) => Err(KeeperError::Refused(reason)),
+            Some(Answer::Incompatible(reason)) => Err(KeeperError::Incompatible(reason)),
             Some(Answer::Failed(number)) => {
                 Err(KeeperError::Refused(io::Error::from_raw_os_error(number).to_string()))
             }

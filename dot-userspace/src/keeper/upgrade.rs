@@ -52,6 +52,8 @@ use crate::disk;
 const UPGRADE: u8 = b'U';
 /// The only line on standard output of a program that could take over.
 pub const COULD_SERVE: &str = "dotd: could take over";
+/// Exit status of a program that does not understand this build's hand-over.
+pub const INCOMPATIBLE: u8 = 4;
 /// Time for a program to check config, certificates and the kernel: as long as a reload may take.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longer than a trial, a start and a drain together.
@@ -180,6 +182,7 @@ impl Duty {
     pub(super) fn look_at_trial(&mut self) {
         let Some(mut trial) = self.trial.take() else { return };
         let path = trial.path.display().to_string();
+        let mut is_incompatible = false;
         let reason = match trial.child.try_wait() {
             Ok(None) if Instant::now() < trial.until => return self.trial = Some(trial),
             Ok(None) => {
@@ -193,6 +196,7 @@ impl Duty {
                 format!("{path} cannot be run: {error}")
             }
             Ok(Some(status)) => {
+                is_incompatible = status.code() == Some(INCOMPATIBLE.into());
                 let said = line(&mut trial.errors);
                 let said =
                     if said.is_empty() { "it printed no reason; is it a dotd?".to_owned() } else { said };
@@ -200,7 +204,12 @@ impl Duty {
             }
             Err(error) => format!("the result of {path} is not known: {error}"),
         };
-        self.say_how_it_went(Err(reason));
+        if is_incompatible {
+            tracing::error!("the upgrade failed, and the old engine continues to serve: {reason}");
+            self.answer_operator(&Answer::Incompatible(reason));
+        } else {
+            self.say_how_it_went(Err(reason));
+        }
     }
 
     /// Reports the result to the operator and to the log.
@@ -216,8 +225,11 @@ impl Duty {
 
     /// Reports the result to the operator, if one waits.
     pub(super) fn tell_operator(&mut self, outcome: Result<(), String>) {
+        self.answer_operator(&outcome.map_or_else(Answer::Refused, |()| Answer::Done(None)));
+    }
+
+    fn answer_operator(&mut self, answer: &Answer) {
         if let Some(asker) = self.asker.take() {
-            let answer = outcome.map_or_else(Answer::Refused, |()| Answer::Done(None));
             // An operator that has closed the connection finds the result in the log.
             let _ = answer.send(&asker.socket);
         }
@@ -255,8 +267,8 @@ fn line(spool: &mut File) -> String {
 /// run instead of the installed one.
 ///
 /// # Errors
-/// No process listens there ([`KeeperError::Silent`]), or the keeper says why the old engine
-/// continues to serve.
+/// No process listens there ([`KeeperError::Absent`]), the program cannot take over from this build
+/// ([`KeeperError::Incompatible`]), or the keeper says why the old engine continues to serve.
 pub fn ask_for_upgrade(door: &Path, program: Option<&Path>) -> Result<(), KeeperError> {
     let path = program.map(|path| path.as_os_str().as_bytes()).unwrap_or_default();
     let packet = [&[UPGRADE], path].concat();
@@ -280,10 +292,11 @@ pub fn ask_for_upgrade(door: &Path, program: Option<&Path>) -> Result<(), Keeper
     match exchange() {
         Ok(Some(Answer::Done(_))) => Ok(()),
         Ok(Some(Answer::Refused(reason))) => Err(KeeperError::Refused(reason)),
+        Ok(Some(Answer::Incompatible(reason))) => Err(KeeperError::Incompatible(reason)),
         Err(Errno::EACCES | Errno::EPERM) => {
             Err(KeeperError::Refused(format!("{}: run this as root", door.display())))
         }
-        Err(Errno::ENOENT | Errno::ECONNREFUSED) => Err(KeeperError::Refused(format!(
+        Err(Errno::ENOENT | Errno::ECONNREFUSED) => Err(KeeperError::Absent(format!(
             "dotd is not running ({} does not exist, or no process listens there): name its control socket with --socket",
             door.display()
         ))),

@@ -132,6 +132,8 @@ pub(super) enum Answer {
     Done(Option<File>),
     /// Not done, with the reason.
     Refused(String),
+    /// Not done, because the two builds do not understand each other; with the reason.
+    Incompatible(String),
     /// A system call failed with this errno.
     Failed(i32),
     /// No config names that file.
@@ -144,6 +146,7 @@ impl Answer {
         let (kind, reason, file) = match self {
             Self::Done(file) => (b'd', Vec::new(), file.as_ref()),
             Self::Refused(reason) => (b'r', reason.as_bytes().to_vec(), None),
+            Self::Incompatible(reason) => (b'i', reason.as_bytes().to_vec(), None),
             Self::Failed(number) => (b'e', number.to_be_bytes().to_vec(), None),
             Self::NotNamed => (b'n', Vec::new(), None),
         };
@@ -174,6 +177,9 @@ impl Answer {
         Ok(match octets.get(..length) {
             Some([b'd']) => Some(Self::Done(file)),
             Some([b'r', reason @ ..]) => Some(Self::Refused(String::from_utf8_lossy(reason).into_owned())),
+            Some([b'i', reason @ ..]) => {
+                Some(Self::Incompatible(String::from_utf8_lossy(reason).into_owned()))
+            }
             Some([b'e', a, b, c, d]) => Some(Self::Failed(i32::from_be_bytes([*a, *b, *c, *d]))),
             Some([b'n']) => Some(Self::NotNamed),
             _ => None,

@@ -61,8 +61,7 @@ pub fn succeed(
 ///
 /// # Errors
 /// The reason why not.
-pub fn could_succeed(mut config: Config, inherited: &Inheritance) -> anyhow::Result<()> {
-    inherited.understands()?;
+pub fn could_succeed(mut config: Config) -> anyhow::Result<()> {
     families::leave_out(&mut config, families::is_here);
     privileges::user(&config.server.user)?;
     let identities = certificate::load_all(&config.tls, &config.server.state_dir, &[])?.identities;

@@ -149,7 +149,7 @@ fn a_slow_handshake_outlasts_the_upgrade() {
 
 /// Goal: a program or a config that cannot serve changes nothing: the old engine goes on serving, and the verb fails
 /// with the reason. Method: a file that is no program, one that is not dotd, one of another user, an absent one; a
-/// config with a mistake; a session meanwhile.
+/// config with a mistake; a session meanwhile; the exit status says whether a restart helps.
 #[test]
 fn what_cannot_serve_takes_no_place() {
     require!(Root);
@@ -175,6 +175,25 @@ fn what_cannot_serve_takes_no_place() {
         let said = dotd.operate(&["upgrade", "--binary", binary]);
         assert!(!said.is_success && said.has(reason), "{binary}: {}", said.text);
     }
+    let foreign = write("foreign", b"#!/bin/sh\necho 'restart dotd instead' >&2\nexit 4\n", 0o755);
+    let status = |words: &[&str]| {
+        let mut ask = Command::new(binary());
+        let output = network.server.output({
+            ask.args(words);
+            ask
+        });
+        output.status.code()
+    };
+    let socket = dotd.folder().join("run/control.sock").display().to_string();
+    for (program, expected) in [(&*foreign, 4), ("/bin/false", 1)] {
+        assert_eq!(
+            status(&["upgrade", "--socket", &socket, "--binary", program]),
+            Some(expected),
+            "{program}"
+        );
+    }
+    let nowhere = keep.path().join("control.sock").display().to_string();
+    assert_eq!(status(&["upgrade", "--socket", &nowhere]), Some(3));
     dotd.rewrite_config_text("[listen]\nport = 1\n");
     let said = dotd.operate(&["upgrade"]);
     assert!(!said.is_success && said.has("dotd.toml:2:"), "{}", said.text);

@@ -1,4 +1,4 @@
-//! Receives the sessions of the previous engine, and gives each to a worker.
+//! Receives the sessions of the previous engine, and gives each to a worker; and the counts of that engine.
 //!
 //! Before: at an upgrade the keeper gave this engine one end of a passage. After: each session is with the worker of
 //! the same number, until the previous engine has ended.
@@ -9,24 +9,31 @@ use std::{io, os::fd::OwnedFd, thread};
 
 use anyhow::Context as _;
 
-use crate::worker::{
-    Line,
-    passage::{self, Room},
-    worker_of,
+use crate::{
+    ledger::Past,
+    worker::{
+        Line,
+        passage::{self, Parcel, Room},
+        worker_of,
+    },
 };
 
-/// Starts a thread that gives sessions to these workers, if any can come.
+/// Starts a thread that gives sessions to these workers, if any can come, and counts to `hear`.
 ///
 /// # Errors
 /// The thread cannot be started.
-pub(super) fn take(passage: Option<OwnedFd>, workers: &[Line]) -> anyhow::Result<()> {
+pub(super) fn take(
+    passage: Option<OwnedFd>,
+    workers: &[Line],
+    hear: impl Fn(Past) + Send + 'static,
+) -> anyhow::Result<()> {
     let Some(passage) = passage else { return Ok(()) };
     let (thread, workers) = (thread::Builder::new().name("arrivals".into()), workers.to_vec());
-    thread.spawn(move || serve(&passage, &workers)).context("the thread for sessions cannot start")?;
+    thread.spawn(move || serve(&passage, &workers, hear)).context("the thread for sessions cannot start")?;
     Ok(())
 }
 
-fn serve(passage: &OwnedFd, workers: &[Line]) {
+fn serve(passage: &OwnedFd, workers: &[Line], hear: impl Fn(Past)) {
     if let Err(error) = passage::accept(passage) {
         // If the previous engine ends without sending anything, it has moved nothing, because of its config or
         // because it was killed.
@@ -35,7 +42,11 @@ fn serve(passage: &OwnedFd, workers: &[Line]) {
     let (mut room, mut taken) = (Room::default(), 0_u64);
     loop {
         match passage::receive(passage, &mut room) {
-            Ok(Some(arrived)) => {
+            Ok(Some(Parcel::Counts(counts))) => match serde_json::from_slice(&counts) {
+                Ok(past) => hear(past),
+                Err(error) => tracing::warn!(%error, "the counts of the previous engine cannot be read"),
+            },
+            Ok(Some(Parcel::Session(arrived))) => {
                 let number = worker_of(&arrived.octets).map_or(0, usize::from);
                 let Some(worker) = workers.get(number % workers.len().max(1)) else { return };
                 if !worker.adopt(arrived) {

@@ -3,12 +3,16 @@
 //! Before: a signal, or another engine that serves in place of this one. After: no worker is left.
 //! Never: waits for a worker without end.
 
-use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
 use super::process::{Process, Running};
-use crate::worker::{Command, Drain, passage};
+use crate::{
+    control::Source as _,
+    ledger::Past,
+    worker::{Command, Drain, passage},
+};
 
 /// Time for sessions to end by themselves after a stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -18,6 +22,10 @@ const MOVE_TIMEOUT: Duration = Duration::from_secs(12);
 const LEAVE_GRACE: Duration = Duration::from_secs(1);
 /// Time for a worker to end after that, before it counts as stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(2);
+
+/// Attempts to send the counts to the next engine while it has no room for them.
+const TELL_MAX: u32 = 50;
+const TELL_AGAIN: Duration = Duration::from_millis(20);
 
 /// The reason why an engine stops serving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +46,10 @@ pub(super) async fn drain(process: &Process, mut running: Running, why: Why) -> 
     // If another engine serves, clients that have just completed a handshake get time to send a query.
     let grace = if why == Why::Succeeded { LEAVE_GRACE } else { Duration::ZERO };
     let passage = passage_to_successor(&mut running);
+    if let Some(passage) = &passage {
+        // At once, so that no counter begins anew for a reader, and again when the last session has ended.
+        tell(passage, &Past::so_far(process.snapshot())).await;
+    }
     let from = tokio::time::Instant::now() + grace;
     let until = from + if passage.is_some() { MOVE_TIMEOUT } else { DRAIN_TIMEOUT };
     for worker in &running.workers {
@@ -51,12 +63,30 @@ pub(super) async fn drain(process: &Process, mut running: Running, why: Why) -> 
     }
     let tapping = running.tapping.take();
     let ended: Vec<bool> = running.workers.into_iter().map(crate::worker::Worker::join).collect();
+    if let Some(passage) = &passage {
+        tell(passage, &Past::of(process.snapshot())).await;
+    }
     anyhow::ensure!(ended.iter().all(|is_well| *is_well), "a worker thread died while draining");
     if let Some(tapping) = tapping {
         tapping.end().await;
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Sends the counts of this engine to the next one.
+async fn tell(passage: &OwnedFd, past: &Past) {
+    let counts = serde_json::to_vec(past).unwrap_or_default();
+    for _ in 0..TELL_MAX {
+        match passage::send_counts(passage, &counts) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(TELL_AGAIN).await,
+            Err(error) => {
+                return tracing::warn!(%error, "the next engine does not get the counts of this one");
+            }
+            Ok(()) => return,
+        }
+    }
+    tracing::warn!("the next engine does not get the counts of this one: it accepts no packet");
 }
 
 /// The passage to the next engine, if that accepts sessions.

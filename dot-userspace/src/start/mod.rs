@@ -325,7 +325,7 @@ fn engine(opened: Opened, config: Config, (path, text): File, ties: Ties) -> any
     // This drops a sink; otherwise the tap would not notice that no more messages come.
     drop(settings);
     let lines: Vec<_> = running.iter().map(Worker::line).collect();
-    arrivals::take(passage.filter(|_| config.session.move_at_upgrade), &lines)?;
+    arrivals::take(passage.filter(|_| config.session.move_at_upgrade), &lines, process.hear_past())?;
     process.serve_by(Engine { workers: lines, admission: Arc::clone(&admission), rates, queues });
     let running = Running {
         path,

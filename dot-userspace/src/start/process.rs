@@ -47,7 +47,7 @@ use crate::{
     control::{CertificateStatus, ListenerStatus},
     events::{EventSink, Refused, tap::TapCounts},
     keeper::{Keeper, Successor},
-    ledger::{Counter, WorkerCounters},
+    ledger::{Counter, Past, WorkerCounters},
     policy::{Notified, Screen, ZoneError},
     tls::{Tickets, certificate::Loaded},
     worker::{Admission, ChargesSink, Worker},
@@ -134,6 +134,8 @@ pub(super) struct Process {
     pub(super) page_token: OnceLock<Arc<str>>,
     runs: Mutex<config_text::Runs>,
     recent: Mutex<RecentRefusals>,
+    /// The counts of previous engines.
+    past: Arc<Mutex<Past>>,
     /// Empty until workers run.
     engine: OnceLock<Engine>,
     traces: Traces,
@@ -211,6 +213,7 @@ impl Process {
             page_token: OnceLock::new(),
             runs: Mutex::default(),
             recent: Mutex::default(),
+            past: Arc::default(),
             engine: OnceLock::new(),
             traces: Traces::default(),
             flushes,
@@ -251,6 +254,12 @@ impl Process {
     /// The history of backends' TLS.
     pub(super) fn history(&self) -> &TlsHistory {
         &self.history
+    }
+
+    /// Takes the counts of the previous engine.
+    pub(super) fn hear_past(&self) -> impl Fn(Past) + Send + use<> {
+        let known = Arc::clone(&self.past);
+        move |past| *lock(&known) = past
     }
 
     /// The running traces.

@@ -39,6 +39,14 @@ const NO_TIMEOUT_SECONDS: i64 = 0;
 /// Most octets of a packet: messages that are not handled yet, a part of a record, and unsent octets.
 const PACKET_OCTETS_MAX: usize = 192 * 1024;
 
+/// A packet of the previous engine.
+pub enum Parcel {
+    /// A session.
+    Session(Arrived),
+    /// The counts of that engine.
+    Counts(Vec<u8>),
+}
+
 /// A session that the next engine has received.
 pub struct Arrived {
     /// Its connection.
@@ -101,17 +109,26 @@ pub(super) fn send_session(
     Ok(())
 }
 
+/// Sends the counts of this engine.
+///
+/// # Errors
+/// `WouldBlock`: the next engine has not taken the previous packets yet.
+pub fn send_counts(passage: &OwnedFd, counts: &[u8]) -> io::Result<()> {
+    send(passage.as_raw_fd(), counts, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT)?;
+    Ok(())
+}
+
 /// Whether a later attempt may succeed.
 pub(super) fn is_transient(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EINTR | Errno::ENOBUFS | Errno::ENOMEM | Errno::ETOOMANYREFS))
 }
 
-/// Waits for the next session and receives it into `room`. `Ok(None)`: the packet is not a session.
+/// Waits for the next session, or for counts, and receives them into `room`. `Ok(None)`: the packet is neither.
 ///
 /// # Errors
-/// `UnexpectedEof`: there will be no other session.
-pub fn receive(passage: &OwnedFd, room: &mut Room) -> io::Result<Option<Arrived>> {
+/// `UnexpectedEof`: there will be no other packet.
+pub fn receive(passage: &OwnedFd, room: &mut Room) -> io::Result<Option<Parcel>> {
     let mut rights = nix::cmsg_space!([RawFd; 1]);
     let (length, flags, descriptors) = {
         let mut slices = [IoSliceMut::new(&mut room.0)];
@@ -128,8 +145,11 @@ pub fn receive(passage: &OwnedFd, room: &mut Room) -> io::Result<Option<Arrived>
     let octets = Zeroizing::new(room.0.get(..length).unwrap_or_default().to_vec());
     room.0.iter_mut().take(length).for_each(|octet| *octet = 0);
     let is_whole = !flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+    if descriptors.is_empty() {
+        return Ok(is_whole.then(|| Parcel::Counts(octets.to_vec())));
+    }
     let Ok([descriptor]) = <[OwnedFd; 1]>::try_from(descriptors) else { return Ok(None) };
-    Ok(connection(descriptor).filter(|_| is_whole).map(|socket| Arrived { socket, octets }))
+    Ok(connection(descriptor).filter(|_| is_whole).map(|socket| Parcel::Session(Arrived { socket, octets })))
 }
 
 /// The buffer for a packet. Its content is overwritten after it was taken out.
@@ -212,8 +232,8 @@ mod tests {
         assert!(offer(&old).unwrap_err().to_string().starts_with("it uses \"?\""));
     }
 
-    /// Goal: a session arrives with its connection; a packet without one, with another kind of socket, or with
-    /// several descriptors is no session, and the next one is received; the end is reported. Method: each of these
+    /// Goal: a session arrives with its connection; a packet without one is counts; one with another kind of socket, or with
+    /// several descriptors, is no session, and the next one is received; the end is reported. Method: each of these
     /// over a pair of sockets.
     ///
     #[test]
@@ -226,8 +246,11 @@ mod tests {
         let (unix, _other) = pair();
         send_session(&old, [b"a", b"b"], &unix).unwrap();
         assert!(receive(&new, &mut room).unwrap().is_none());
-        send(old.as_raw_fd(), b"no descriptor", MsgFlags::empty()).unwrap();
-        assert!(receive(&new, &mut room).unwrap().is_none());
+        send_counts(&old, b"no descriptor").unwrap();
+        let Some(Parcel::Counts(counts)) = receive(&new, &mut room).unwrap() else {
+            panic!("it is no session")
+        };
+        assert_eq!(counts, b"no descriptor");
         let number = connection.as_raw_fd();
         for count in [2, 200] {
             let descriptors = vec![number; count];
@@ -236,7 +259,7 @@ mod tests {
             assert!(receive(&new, &mut room).unwrap().is_none(), "{count}");
         }
         send_session(&old, [b"of the worker", b", of the session"], &connection).unwrap();
-        let arrived = receive(&new, &mut room).unwrap().expect("a session");
+        let Some(Parcel::Session(arrived)) = receive(&new, &mut room).unwrap() else { panic!("a session") };
         assert_eq!(&arrived.octets[..], b"of the worker, of the session");
         assert!(room.0.iter().all(|octet| *octet == 0));
         drop(connection);

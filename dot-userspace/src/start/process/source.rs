@@ -59,7 +59,10 @@ impl Source for Process {
         let backends = lock(&self.backends).counts();
         let latency = self.measured().iter().filter_map(Measured::latency).collect();
         let queues = self.engine().and_then(|engine| engine.queues.as_ref()?.counts().ok());
-        Snapshot { backends, latency, queues, ..Snapshot::collect(packets, &self.counters, control) }
+        let mut snapshot =
+            Snapshot { backends, latency, queues, ..Snapshot::collect(packets, &self.counters, control) };
+        lock(&self.past).add_to(&mut snapshot);
+        snapshot
     }
 
     fn measured(&self) -> Vec<Measured> {

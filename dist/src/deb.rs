@@ -3,14 +3,15 @@
 //! Before: the table of files, and the maintainer scripts. After: octets that dpkg installs.
 //! Never: calls dpkg: the packages are made on any Linux.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::{
     DESCRIPTION, MAINTAINER, Product, SUMMARY,
     archive::{Archive, gzip},
     contents::{Content, Contents},
+    script,
 };
 
 /// dpkg's name for a script, and its file.

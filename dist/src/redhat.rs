@@ -3,14 +3,15 @@
 //! Before: the table of files, and the scriptlets. After: octets that rpm installs.
 //! Never: calls rpm; signs.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rpm::{BuildConfig, CompressionWithLevel, Dependency, FileOptions, PackageBuilder};
 
 use crate::{
     DESCRIPTION, LICENSE, MAINTAINER, Product, SUMMARY,
     contents::{Content, Contents},
+    script,
 };
 
 /// Makes the package.

@@ -48,6 +48,12 @@ pub(super) enum Verb {
     /// stay.
     #[command(after_help = RUN_EXAMPLES)]
     Run {
+        /// Root's folder for the state that a restart keeps: the config that is served, and that bans survive
+        ///
+        /// The service manager empties it at a stop (RuntimeDirectoryPreserve=restart in systemd). If the config file has mistakes
+        /// at a restart, dotd serves by the config from before.
+        #[arg(long, value_name = "FOLDER")]
+        restart_dir: Option<PathBuf>,
         /// The descriptor of the list that the previous program of this process wrote
         #[arg(long, hide = true, value_name = "DESCRIPTOR")]
         inherit: Option<i32>,

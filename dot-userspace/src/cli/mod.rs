@@ -84,7 +84,7 @@ fn complain(level: Level, lines: &str) {
 fn run_verb(arguments: Arguments) -> Result<u8, CliError> {
     let path = arguments.config;
     match arguments.verb {
-        Verb::Run { inherit, trial } => return run::run(inherit, trial, path),
+        Verb::Run { inherit, trial, restart_dir } => return run::run((inherit, trial), path, restart_dir),
         Verb::Query(arguments) => return query::run(*arguments, path.as_deref()),
         _ => {}
     }

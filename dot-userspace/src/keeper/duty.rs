@@ -279,6 +279,7 @@ impl Duty {
                     *served = std::mem::take(read);
                 }
                 self.estate.text = self.read.take().or(self.estate.text.take());
+                self.note_served();
                 Answer::Done(None)
             }
             Request::Open(path) => self.open(&path),

@@ -17,6 +17,8 @@ use crate::tls::Zeroizing;
 pub struct Estate {
     /// The config file, if the command line named one.
     pub path: Option<PathBuf>,
+    /// The folder for the state that a restart keeps, if the command line named one.
+    pub restart_dir: Option<PathBuf>,
     /// The text of the served config, if it came from a file.
     pub text: Option<String>,
     /// The listening sockets; `None` once dotd stops.

@@ -156,9 +156,14 @@ impl Inheritance {
 
     /// The state that outlives engines, without the sockets.
     #[must_use]
-    pub fn estate(&self, path: Option<PathBuf>, text: Option<String>) -> Estate {
+    pub fn estate(
+        &self,
+        (path, restart_dir): (Option<PathBuf>, Option<PathBuf>),
+        text: Option<String>,
+    ) -> Estate {
         Estate {
             path,
+            restart_dir,
             text,
             sockets: None,
             program: self.program.clone(),

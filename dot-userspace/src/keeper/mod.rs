@@ -8,7 +8,7 @@
 //! Holds: `words` (the requests and their encoding), `duty` (the parent's work), `request` (the
 //! child's side), `succession` (one engine after another), `upgrade` (another program replaces the
 //! parent's program), `estate` (state that outlives engines), `inherit` (how that state passes to
-//! the next program).
+//! the next program), `restart_dir` (what a restart finds).
 //! Never: accepts a path, an interface or a program from the child: it uses only those that the
 //! config names.
 //!
@@ -19,6 +19,7 @@ mod duty;
 mod estate;
 mod inherit;
 mod request;
+mod restart_dir;
 mod succession;
 mod upgrade;
 mod words;
@@ -48,6 +49,7 @@ pub use self::{
     estate::{Estate, Groups, Kept, Sockets},
     inherit::Inheritance,
     request::{Keeper, KeeperError, Successor},
+    restart_dir::served_before,
     upgrade::{COULD_SERVE, INCOMPATIBLE, ask_for_upgrade},
     words::State,
 };

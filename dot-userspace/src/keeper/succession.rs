@@ -36,6 +36,7 @@ use super::{
     duty::{Duty, End, Engine, ended},
     estate::monotonic_ms,
     inherit::{Inheritance, Serving},
+    restart_dir,
     words::{Answer, Request, VERSION},
 };
 
@@ -119,6 +120,7 @@ impl Duty {
     /// The engine serves. The previous engine, if there is one, is told to leave.
     pub(super) fn note_ready(&mut self) {
         self.engine.is_ready = true;
+        self.note_served();
         if let Some(leaving) = self.leaving.as_mut().filter(|leaving| !leaving.is_told) {
             leaving.is_told = true;
             leaving.until = Instant::now() + LEAVE_TIMEOUT;
@@ -147,6 +149,13 @@ impl Duty {
             | Request::Adopt
             | Request::Doors { .. }
             | Request::Keep(_) => Answer::Refused("an upgrade is under way; try again".into()),
+        }
+    }
+
+    /// Keeps the text of the config that is served for a restart.
+    pub(super) fn note_served(&self) {
+        if let (Some(folder), Some(text)) = (&self.estate.restart_dir, &self.estate.text) {
+            restart_dir::note(folder, text);
         }
     }
 
@@ -213,6 +222,9 @@ impl Duty {
             words.extend([b"--config".to_vec(), octets(path)]);
         }
         words.extend([b"run".to_vec(), b"--inherit".to_vec(), list.to_string().into_bytes()]);
+        if let Some(folder) = &self.estate.restart_dir {
+            words.extend([b"--restart-dir".to_vec(), octets(folder)]);
+        }
         words
     }
 }

@@ -37,6 +37,7 @@ fn beside(path: PathBuf) -> (Duty, Keeper, OwnedFd) {
     let engine = Engine { pid: Pid::from_raw(i32::MAX), socket: Some(ours), is_ready: true };
     let estate = Estate {
         path: Some(path),
+        restart_dir: None,
         text: None,
         sockets: None,
         program: "/nowhere".into(),

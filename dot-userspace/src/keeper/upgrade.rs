@@ -166,6 +166,9 @@ impl Duty {
             command.arg("--config").arg(config);
         }
         command.args(["run", "--trial", "--inherit", &list.as_raw_fd().to_string()]);
+        if let Some(folder) = &self.estate.restart_dir {
+            command.arg("--restart-dir").arg(folder);
+        }
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(errors.try_clone()?);
         let child = command.spawn()?;
         Ok(Trial {

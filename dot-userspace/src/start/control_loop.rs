@@ -110,6 +110,7 @@ pub(super) fn run(
     } else {
         // A successor reads the file before this engine ends, and writes it from then on.
         process.history().save();
+        process.keep_bans();
         process.detach_xdp();
         drop(socket);
     }

@@ -20,7 +20,9 @@ mod fast_open;
 mod files;
 mod frame_streams;
 mod heartbeat;
+mod in_a_line;
 pub mod journal;
+mod kept_bans;
 mod kept_tickets;
 mod known_backends;
 mod listeners;
@@ -46,6 +48,7 @@ mod transfers;
 pub mod trial;
 mod xdp_watchdog;
 
+pub use in_a_line::in_a_line;
 pub use restart::needed_for;
 pub use succession::{could_succeed, succeed};
 
@@ -117,7 +120,12 @@ impl Opened {
 ///
 /// # Errors
 /// One line that names what failed and the remedy. Nothing is left behind.
-pub fn run(mut config: Config, text: Option<String>, path: Option<PathBuf>) -> anyhow::Result<u8> {
+pub fn run(
+    mut config: Config,
+    text: Option<String>,
+    path: Option<PathBuf>,
+    (restart_dir, is_restart): (Option<PathBuf>, bool),
+) -> anyhow::Result<u8> {
     confine::close_inherited(3);
     confine::leave_no_dump().context("core dumps cannot be turned off")?;
     // Before another file replaces the program file.
@@ -126,7 +134,18 @@ pub fn run(mut config: Config, text: Option<String>, path: Option<PathBuf>) -> a
         tracing::warn!("{line}");
     }
     let opened = open(&config, None)?;
-    let estate = Estate { path, text, sockets: None, program, tickets: Kept::default(), crashes: Vec::new() };
+    if !is_restart {
+        kept_bans::forget(&config.server.run_dir);
+    }
+    let estate = Estate {
+        path,
+        restart_dir,
+        text,
+        sockets: None,
+        program,
+        tickets: Kept::default(),
+        crashes: Vec::new(),
+    };
     become_two(opened, config, estate, None)
 }
 
@@ -138,6 +157,7 @@ fn become_two(
     inherited: Option<&Inheritance>,
 ) -> anyhow::Result<u8> {
     let (path, text) = (estate.path.clone(), estate.text.clone());
+    let keeps_bans = estate.restart_dir.is_some();
     estate.tickets = Kept::now(opened.tickets.write());
     let held = listeners::hold(&config, &opened.listeners, opened.http.as_ref(), &opened.control_socket);
     estate.sockets = Some(held.context("no descriptor is left")?);
@@ -166,7 +186,7 @@ fn become_two(
             confine_engine(&config)?;
             #[cfg(feature = "debug-log")]
             opened.kernel.0.iter_mut().for_each(xdp::Xdp::pass_packet_log_on);
-            engine(opened, config, (path, text), (keeper, passage)).map(|()| 0)
+            engine(opened, config, (path, text), (keeper, passage, keeps_bans)).map(|()| 0)
         }
         Err(error) => {
             if let Some(mut holder) = holder.filter(|_| !inherited.is_some_and(Inheritance::is_served)) {
@@ -203,7 +223,7 @@ fn confine_engine(config: &Config) -> anyhow::Result<()> {
 pub fn run_alone(config: Config) -> anyhow::Result<()> {
     let opened = open(&config, None)?;
     privileges::drop_all(opened.user)?;
-    engine(opened, config, (None, None), (Keeper::absent(), None))
+    engine(opened, config, (None, None), (Keeper::absent(), None, false))
 }
 
 /// The sockets and the state of a previous program.
@@ -275,15 +295,16 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
     })
 }
 
-/// The keeper of an engine, and the passage through which it receives the sessions of the previous one.
-type Ties = (Keeper, Option<OwnedFd>);
+/// The keeper of an engine, and the passage through which it receives the sessions of the previous one, and
+/// whether bans survive a restart.
+type Ties = (Keeper, Option<OwnedFd>, bool);
 
 /// The config file: its path, and the text that is served.
 type File = (Option<PathBuf>, Option<String>);
 
 /// Serves without rights, until a signal.
 fn engine(opened: Opened, config: Config, (path, text): File, ties: Ties) -> anyhow::Result<()> {
-    let (keeper, passage) = ties;
+    let (keeper, passage, keeps_bans) = ties;
     let Opened { loaded, backends, history, listeners, cpus, descriptors, .. } = opened;
     let workers = listeners.len();
     // From here on the process has no rights, and every new thread inherits that.
@@ -305,7 +326,7 @@ fn engine(opened: Opened, config: Config, (path, text): File, ties: Ties) -> any
     let staples_until = renew::staples_until(&loaded.identities);
     let process = Process::new(&config, &backends, workers, loaded, opened.kernel, sink.clone(), askers);
     process.serve_file(&config, text.map(|text| Read { text, file: file_of(path.as_deref()) }), &[]);
-    process.begin();
+    process.begin(keeps_bans);
     let mut running = Vec::with_capacity(workers);
     for (index, listeners) in listeners.into_iter().enumerate() {
         let plan = Plan {
@@ -367,29 +388,4 @@ fn start_threads(embedded: Option<Embedded>) -> anyhow::Result<()> {
 
 fn warn(warnings: [Option<&str>; 2]) {
     warnings.iter().flatten().for_each(|warning| tracing::warn!("{warning}"));
-}
-
-/// The error and its causes in one line; text of a cause that another one already contains appears once.
-#[must_use]
-pub fn in_a_line(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
-        "" => cause,
-        _ if said.contains(&cause) => said,
-        _ => format!("{said}: {cause}"),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Goal: a line contains each cause once, even if an error's own text contains its cause. Method: a missing file.
-    #[test]
-    fn a_cause_is_said_once() {
-        let missing = crate::tls::client_verifier("/nowhere/ca.pem".as_ref()).expect_err("it is not there");
-        let once = missing.to_string();
-        let error =
-            anyhow::Error::new(missing).context(format!("tls.client_ca: {once}")).context("not started");
-        assert_eq!(in_a_line(&error), format!("not started: tls.client_ca: {once}"));
-    }
 }

@@ -4,6 +4,7 @@
 //! Never: changes anything except by [`Process::reloaded`] and its counters.
 
 mod asking;
+mod banned_before;
 mod certificates;
 mod config_text;
 mod readiness;
@@ -136,6 +137,8 @@ pub(super) struct Process {
     recent: Mutex<RecentRefusals>,
     /// The counts of previous engines.
     past: Arc<Mutex<Past>>,
+    /// Whether bans survive a restart.
+    keeps_bans: AtomicBool,
     /// Empty until workers run.
     engine: OnceLock<Engine>,
     traces: Traces,
@@ -214,6 +217,7 @@ impl Process {
             runs: Mutex::default(),
             recent: Mutex::default(),
             past: Arc::default(),
+            keeps_bans: AtomicBool::new(false),
             engine: OnceLock::new(),
             traces: Traces::default(),
             flushes,
@@ -224,8 +228,12 @@ impl Process {
         }
     }
 
-    /// Before workers run: says what is wrong with certificates, and switches the kernel as it was.
-    pub(super) fn begin(&self) {
+    /// Before workers run: says what is wrong with certificates, and switches the kernel as it was. `keeps_bans`: they survive a
+    /// restart.
+    pub(super) fn begin(&self, keeps_bans: bool) {
+        if keeps_bans {
+            self.restore_bans();
+        }
         self.say_unusable_certificates();
         self.resume_switch();
     }

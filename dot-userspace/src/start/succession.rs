@@ -30,7 +30,7 @@ use crate::{
 pub fn succeed(
     read: Result<(Config, Option<String>), String>,
     inherited: &Inheritance,
-    path: Option<PathBuf>,
+    places: (Option<PathBuf>, Option<PathBuf>),
 ) -> anyhow::Result<u8> {
     confine::leave_no_dump().context("core dumps cannot be turned off")?;
     inherited.lines.iter().for_each(|line| logging::pass_on(line.clone().into_bytes()));
@@ -43,12 +43,12 @@ pub fn succeed(
     });
     match opened {
         Ok((opened, config, text)) => {
-            become_two(opened, config, inherited.estate(path, text), Some(inherited))
+            become_two(opened, config, inherited.estate(places, text), Some(inherited))
         }
         Err(reason) if inherited.is_served() => {
             let text = inherited.text.as_deref();
             let config = text.and_then(|text| config::parse(text, "").ok()).unwrap_or_default();
-            let mut estate = inherited.estate(path, inherited.text.clone());
+            let mut estate = inherited.estate(places, inherited.text.clone());
             estate.sockets = Some(sockets);
             let duty = keeper::stay(inherited, &config, estate, reason)?;
             Ok(duty.keep(None, logging::take_lines))

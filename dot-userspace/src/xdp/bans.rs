@@ -118,6 +118,17 @@ impl Bans {
         }
     }
 
+    /// Makes a ban again that applied before a restart. `false`: it means no client now, or there is no room.
+    pub(super) fn restore(&mut self, ban: &BanRow) -> bool {
+        let length = Duration::from_secs(ban.seconds_left).min(LENGTH_MAX);
+        let cause = Cause::ALL.iter().find(|cause| cause.name() == ban.cause);
+        let (Ok(prefix), Some(&cause)) = (self.parse(&ban.prefix), cause) else { return false };
+        if cause == Cause::Operator {
+            return self.add(&ban.prefix, length, &ban.reason).is_ok();
+        }
+        self.insert(prefix, length, cause).is_ok()
+    }
+
     /// Lifts a ban.
     ///
     /// # Errors

@@ -18,6 +18,17 @@ impl Xdp {
         self.kernel.as_mut().map_or(Ok(()), |loaded| loaded.kernel.settings.set_dot_off(is_off))
     }
 
+    /// Makes bans again that applied before a restart, each for its time that is left; returns how many.
+    ///
+    /// # Errors
+    /// XDP is off and could not enforce them, or SETTINGS cannot be written.
+    pub fn restore_bans(&mut self, bans: &[BanRow]) -> Result<usize, XdpError> {
+        let kernel = self.loaded()?;
+        let made = bans.iter().filter(|ban| kernel.bans.restore(ban)).count();
+        kernel.tell_of_clients()?;
+        Ok(made)
+    }
+
     /// Every ban, sorted by its end.
     #[must_use]
     pub fn bans(&self) -> Vec<BanRow> {

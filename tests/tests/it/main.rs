@@ -128,6 +128,8 @@ mod record_differential;
 mod records;
 /// SIGHUP changes what it can and keeps what it must; SIGTERM answers what is in flight.
 mod reload;
+/// A restart, which differs from a stop: bans survive it, and a bad config does not end the service.
+mod restarts;
 /// DNSSEC: a validator comes to the same verdict through dotd.
 mod rfc4035;
 /// TLS 1.2: session IDs.

@@ -117,7 +117,12 @@ fn the_unit_leaves_the_keeper_its_rights() {
     assert!(values(unit, "User").is_empty());
     assert_eq!(values(unit, "ExecReload"), ["/usr/bin/dotd reload -c /etc/dotd/dotd.toml"]);
     // With each ExecReload= systemd would give these folders, and dotd's certificate in them, back to root.
-    assert!(values(unit, "StateDirectory").is_empty() && values(unit, "RuntimeDirectory").is_empty());
+    assert!(
+        values(unit, "StateDirectory").is_empty() && values(unit, "RuntimeDirectory") == ["dotd-restart"]
+    );
+    // What a restart keeps is root's, and a stop removes it.
+    assert_eq!(values(unit, "RuntimeDirectoryPreserve"), ["restart"]);
+    assert!(values(unit, "ExecStart").concat().contains("--restart-dir /run/dotd-restart"));
     let calls = values(unit, "SystemCallFilter").concat();
     for call in ["seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"] {
         assert!(

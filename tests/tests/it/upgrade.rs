@@ -175,25 +175,20 @@ fn what_cannot_serve_takes_no_place() {
         let said = dotd.operate(&["upgrade", "--binary", binary]);
         assert!(!said.is_success && said.has(reason), "{binary}: {}", said.text);
     }
-    let foreign = write("foreign", b"#!/bin/sh\necho 'restart dotd instead' >&2\nexit 4\n", 0o755);
     let status = |words: &[&str]| {
-        let mut ask = Command::new(binary());
-        let output = network.server.output({
-            ask.args(words);
-            ask
-        });
-        output.status.code()
+        let mut ask = Command::new(words[0]);
+        ask.args(&words[1..]);
+        network.server.output(ask).status.code()
     };
-    let socket = dotd.folder().join("run/control.sock").display().to_string();
-    for (program, expected) in [(&*foreign, 4), ("/bin/false", 1)] {
-        assert_eq!(
-            status(&["upgrade", "--socket", &socket, "--binary", program]),
-            Some(expected),
-            "{program}"
-        );
-    }
+    let (program, socket) = (binary().display().to_string(), dotd.folder().join("run/control.sock"));
+    let socket = socket.display().to_string();
+    assert_eq!(status(&[&program, "upgrade", "--socket", &socket, "--binary", "/bin/false"]), Some(1));
+    // A hand-over of another form.
+    let list = write("list", br#"{"form":250}"#, 0o600);
+    let trial = r#"exec "$0" run --inherit 7 --trial 7<"$1""#;
+    assert_eq!(status(&["sh", "-c", trial, &program, &list]), Some(4));
     let nowhere = keep.path().join("control.sock").display().to_string();
-    assert_eq!(status(&["upgrade", "--socket", &nowhere]), Some(3));
+    assert_eq!(status(&[&program, "upgrade", "--socket", &nowhere]), Some(3));
     dotd.rewrite_config_text("[listen]\nport = 1\n");
     let said = dotd.operate(&["upgrade"]);
     assert!(!said.is_success && said.has("dotd.toml:2:"), "{}", said.text);

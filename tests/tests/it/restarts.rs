@@ -1,0 +1,110 @@
+//! Restarts: one dotd ends in order, another one begins, and the service manager tells that from a stop.
+//!
+//! Before: a dotd with `--restart-dir`. After: TERM, and a start; where the folder was emptied meanwhile, that was a stop.
+
+use std::fs;
+
+use dot_tests::{
+    harness::{
+        config::Config,
+        dot::Dot,
+        message::www,
+        netns::{Network, SERVER_V4},
+        scratch::Scratch,
+        server::{Ended, Server},
+    },
+    require,
+};
+use nix::sys::signal::Signal;
+
+/// A folder as the service manager makes it.
+struct Manager {
+    network: Network,
+    folder: Scratch,
+}
+
+impl Manager {
+    fn new() -> Self {
+        Self { network: Network::new(), folder: Scratch::new() }
+    }
+
+    fn start(&self, config: &Config, scratch: Scratch) -> Result<Server, Ended> {
+        let shell = format!("exec \"$@\" --restart-dir {}", self.folder.path().display());
+        Server::attempt(&self.network, config, scratch, &["sh", "-c", &shell, "sh"])
+    }
+
+    fn end(mut dotd: Server) -> Scratch {
+        dotd.signal(Signal::SIGTERM);
+        let (ended, scratch) = dotd.wait();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        scratch
+    }
+
+    fn restart(&self, dotd: Server, config: &Config) -> Server {
+        self.start(config, Self::end(dotd)).unwrap_or_else(|ended| panic!("{ended:?}"))
+    }
+
+    /// What a stop does.
+    fn remove_folder(&self) {
+        fs::remove_file(self.folder.path().join("served.toml")).expect("a dotd has served");
+    }
+}
+
+fn config() -> Config {
+    Config::new().set("server", "user", "\"nobody\"")
+}
+
+/// Goal: bans, with their reasons, apply after a restart, and not after a stop. Method: a ban; TERM and a start, with the folder as it is,
+/// and emptied.
+#[test]
+fn bans_survive_a_restart_and_no_stop() {
+    require!(Root, Bpf);
+    let manager = Manager::new();
+    let dotd = manager.start(&config(), Scratch::new()).unwrap_or_else(|ended| panic!("{ended:?}"));
+    assert!(dotd.operate(&["ban", "add", "198.51.100.7", "--for", "1h", "--reason", "a flood"]).is_success);
+    let dotd = manager.restart(dotd, &config());
+    let said = dotd.operate(&["ban", "list"]);
+    assert!(said.has("198.51.100.7") && said.has("a flood"), "{} {}", said.text, dotd.stderr());
+    let dotd = manager.restart(dotd, &config());
+    assert!(dotd.operate(&["ban", "list"]).has("198.51.100.7"), "{}", dotd.stderr());
+    let scratch = Manager::end(dotd);
+    assert!(!manager.network.server.exists("/sys/fs/bpf/dotd"));
+    manager.remove_folder();
+    let dotd = manager.start(&config(), scratch).unwrap_or_else(|ended| panic!("{ended:?}"));
+    let said = dotd.operate(&["ban", "list"]);
+    assert!(!said.has("198.51.100.7"), "{}", said.text);
+    dotd.stop();
+}
+
+/// Goal: a restart with a mistake in the config serves on by the config from before, and says each mistake as an error; a reload without
+/// mistakes ends that; a crash and an upgrade do not change it; a start that follows a stop fails. Method: an unknown key.
+#[test]
+fn a_bad_config_at_a_restart_leaves_the_good_one() {
+    require!(Root);
+    let manager = Manager::new();
+    let good = config().xdp("off").set("session", "in_flight_max", "7");
+    let bad = good.clone().set("session", "nonsense", "1");
+    let dotd = manager.start(&good, Scratch::new()).unwrap_or_else(|ended| panic!("{ended:?}"));
+    let dotd = manager.restart(dotd, &bad);
+    let is_served = || {
+        let mut client = Dot::connect(&manager.network.client, SERVER_V4);
+        assert_eq!(client.exchange(&www(1)).rcode(), 0);
+    };
+    is_served();
+    let log = dotd.stderr();
+    let line = log.lines().find(|line| line.contains("nonsense")).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains("ERROR") && line.contains("by the config from before this restart"), "{line}");
+    assert!(dotd.operate(&["config", "show"]).has("in_flight_max = 7"));
+    assert!(!dotd.operate(&["reload"]).is_success);
+    let dotd = manager.restart(dotd, &bad);
+    is_served();
+    dotd.rewrite_config(&good.clone().set("session", "in_flight_max", "8"));
+    let said = dotd.operate(&["reload"]);
+    assert!(said.is_success, "{}", said.text);
+    let dotd = manager.restart(dotd, &bad);
+    assert!(dotd.operate(&["config", "show"]).has("in_flight_max = 8"), "{}", dotd.stderr());
+    let scratch = Manager::end(dotd);
+    manager.remove_folder();
+    let ended = manager.start(&bad, scratch).expect_err("it follows a stop");
+    assert!(ended.stderr.contains("nonsense"), "{}", ended.stderr);
+}

@@ -4,12 +4,14 @@
 //! Holds: the names of keys, which are the contract with operators; a name here is a name in the file.
 //! Never: reads a file, opens a socket, or knows how a module uses its part.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Access, Discovery, Dnstap, Log, Misuse, Policies, Sandbox, Session, Xdp, duration};
+use super::{
+    Access, BackendAddress, Discovery, Dnstap, Log, Misuse, Policies, Sandbox, Session, Xdp, duration,
+};
 
 /// The whole file. Modules get their own part, never the whole.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -217,32 +219,6 @@ impl Backend {
             (name, _) => name.to_owned(),
         }
     }
-}
-
-/// A name and a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host {
-    /// A domain name without its last dot.
-    pub name: String,
-    /// The port at each of its addresses.
-    pub port: u16,
-}
-
-impl fmt::Display for Host {
-    fn fmt(&self, form: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(form, "{}:{}", self.name, self.port)
-    }
-}
-
-/// `backend.address`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BackendAddress {
-    /// The zone inside dotd, for a first run.
-    Embedded,
-    /// A DNS server.
-    Socket(SocketAddr),
-    /// DNS servers by the name of their addresses, which `balance.bootstrap` knows.
-    Named(Host),
 }
 
 /// `backend.transport`

@@ -256,7 +256,7 @@ fn the_running_config_is_shown_and_compared() {
         line("idle_timeout").starts_with("idle_timeout = \"9s\" # ")
             && line("idle_timeout").contains("dotd.toml:")
     );
-    assert_eq!(line("queries_max"), "queries_max = 100000 # default");
+    assert_eq!(line("queries_burst"), "queries_burst = 1000 # default");
     let shown = dotd.write("shown.toml", dotd.operate(&["config", "show"]).text).display().to_string();
     let said = dotd.operate(&["config", "diff", &shown]);
     assert!(said.is_success && said.has("no key differs"), "{}", said.text);

@@ -175,7 +175,7 @@ impl Acceptor {
             return Some((said, false));
         }
         let destination = tcp.local_addr().ok()?;
-        Some((Client { source: peer, destination, tlvs: None, ..said }, true))
+        Some((Client { source: peer, destination, ..said }, true))
     }
 
     fn go_on<L: Link + 'static>(

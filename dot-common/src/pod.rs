@@ -26,7 +26,7 @@ unsafe impl Pod for FlowKey {}
 unsafe impl Pod for Flow {}
 // SAFETY: repr(C) integers, 64 octets asserted, so no padding; every bit pattern is a value.
 unsafe impl Pod for Settings {}
-// SAFETY: repr(C) integers, 160 octets asserted, so no padding; every bit pattern is a value.
+// SAFETY: repr(C) integers, 320 octets asserted, so no padding; every bit pattern is a value.
 unsafe impl Pod for Traced {}
 // SAFETY: repr(C) integers, 24 octets asserted, so no padding; every bit pattern is a value.
 unsafe impl Pod for Ban {}

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Prefixes that are traced at the same time.
-pub const TRACED_MAX: usize = 4;
+pub const TRACED_MAX: usize = 8;
 
 /// The value of the map TRACED.
 #[repr(C)]
@@ -36,7 +36,7 @@ pub struct TracedPrefix {
     reserved: u32,
 }
 
-const _: () = assert!(size_of::<Traced>() == 160);
+const _: () = assert!(size_of::<Traced>() == 320);
 
 impl TracedPrefix {
     /// The first `bits` of an address, whose octets are in the order of the wire; IPv4 has the first four.
@@ -63,8 +63,9 @@ impl Traced {
     #[must_use]
     #[inline(always)]
     pub const fn has(&self, flow: &FlowKey) -> bool {
-        let [a, b, c, d] = &self.clients;
-        a.has(flow) || b.has(flow) || c.has(flow) || d.has(flow)
+        let [a, b, c, d, e, f, g, h] = &self.clients;
+        let first = a.has(flow) || b.has(flow) || c.has(flow) || d.has(flow);
+        first || e.has(flow) || f.has(flow) || g.has(flow) || h.has(flow)
     }
 }
 
@@ -129,14 +130,10 @@ mod tests {
     #[test]
     fn a_prefix_has_its_addresses() {
         let flow = |words: [u32; 4], is_v6| FlowKey::new(words, 1000, [0; 4], 853, is_v6);
-        let traced = Traced {
-            clients: [
-                TracedPrefix::new(v4([192, 0, 2, 0]), 25, false),
-                TracedPrefix::new([0x20, 1, 0xd, 0xb8, 0, 1, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0], 49, true),
-                TracedPrefix::default(),
-                TracedPrefix::default(),
-            ],
-        };
+        let mut traced = Traced::default();
+        traced.clients[0] = TracedPrefix::new(v4([192, 0, 2, 0]), 25, false);
+        traced.clients[7] =
+            TracedPrefix::new([0x20, 1, 0xd, 0xb8, 0, 1, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0], 49, true);
         let has = |words, is_v6| traced.has(&flow(words, is_v6));
         assert!(has([0xc000_0200, 0, 0, 0], false) && has([0xc000_027f, 0, 0, 0], false));
         assert!(!has([0xc000_0280, 0, 0, 0], false) && !has([0, 0, 0, 0], false));

@@ -9,6 +9,7 @@
 use crate::{
     config::ClientSubnet,
     dns::{self, Query, Told},
+    events::traceparent,
     proxy::Client,
 };
 
@@ -31,14 +32,18 @@ pub fn of(wish: ClientSubnet, query: &Query, client: impl FnOnce() -> Option<Cli
     }
 }
 
-/// Writes the query into `octets`, with ID 0 and the subnet that `told` says. Returns what [`dns::forward`]
+/// Writes the query into `octets`, with ID 0, the subnet that `told` says, and the span of a traced query if its OPT may grow. Returns what [`dns::forward`]
 /// returns.
 pub fn forward(told: Told, message: &[u8], query: &Query, octets: &mut Vec<u8>) -> Option<usize> {
     let opt_rdata = dns::forward(message, query, 0, told != Told::Stripped, octets);
-    match told {
+    let opt_rdata = match told {
         Told::Added(client) => Some(dns::add_subnet(octets, opt_rdata, client)),
         Told::AsItCame | Told::Stripped => opt_rdata,
+    };
+    if let (Some(option), Some(opt_rdata)) = (traceparent::option(), opt_rdata) {
+        dns::add_option(octets, opt_rdata, &option);
     }
+    opt_rdata
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use std::{fmt::Write as _, time::SystemTime};
 
 use crate::{
-    control::{BackendStatus, CertificateStatus, DnstapStatus, State, Status, UnmatchedStatus},
+    control::{BackendStatus, CertificateStatus, DnstapStatus, OtlpStatus, State, Status, UnmatchedStatus},
     xdp::{BanCounts, CostCounts, NoticeCounts, Report, WorkerReport},
 };
 
@@ -55,6 +55,9 @@ pub(super) fn status(status: &Status) -> String {
     if let Some(DnstapStatus { reader, is_connected, written, lost }) = &status.dnstap {
         let state = if *is_connected { "connected" } else { "NOT CONNECTED" };
         row(&mut text, "dnstap", &format!("{reader}: {state}, {written} messages written, {lost} lost"));
+    }
+    if let Some(OtlpStatus { collector, written, lost }) = &status.otlp {
+        row(&mut text, "otlp", &format!("{collector}: {written} spans written, {lost} lost"));
     }
     text + &xdp(&status.xdp)
 }
@@ -334,6 +337,7 @@ mod tests {
             access: Some("1 prefix denied; its clients hear nothing".into()),
             policy: Vec::new(),
             dnstap: Some(reader()),
+            otlp: Some(OtlpStatus { collector: "http://[::1]:1/".into(), written: 3, lost: 4 }),
             xdp: kernel_half(),
         };
         let text = status(&answer);
@@ -346,7 +350,7 @@ mod tests {
             "certificate  self-signed: EXPIRED ",
             " ago, for localhost, stapled\n             pin-sha256=\"PIN=\"\n             warning: old\n",
             "UNUSABLE     b.crt: no such file; it is not served; tls.strict is set, so /health fails\n",
-            "access       1 prefix denied; its clients hear nothing\ndnstap       /run/tap.sock: NOT CONNECTED, 8 messages written, 9 lost\nxdp          generic\n             DEGRADED: eth1: no such interface; the config demands it, so /health fails\n",
+            "access       1 prefix denied; its clients hear nothing\ndnstap       /run/tap.sock: NOT CONNECTED, 8 messages written, 9 lost\notlp         http://[::1]:1/: 3 spans written, 4 lost\nxdp          generic\n             DEGRADED: eth1: no such interface; the config demands it, so /health fails\n",
             "             re-attached 3 times after a loss\npaths        1 covered by XDP, 2 by tc ingress, 3 not covered\n             at tc ingress dotd drops packets instead of sending RST or TC=1, and sends no SYN cookies\ninterface    eth0: generic (driver has no native mode), learner tcx\n",
             "steering     kernel-hash (no right)\nworker       0: 5 connections of 9, 2 handshakes wait, takes none now\n",
             "bans         2 now, made so far: 3 by operator, 1 lifted early because the table was full\ncosts        3 clients refused now, budgets spent so far: 4\n",

@@ -71,13 +71,13 @@ pub(super) fn sentence(what: &What) -> Option<String> {
             let kind = if *resumed { "resumed" } else { "full" };
             let alpn = if *alpn { ", alpn dot" } else { "" };
             let name =
-                optional("for", server_name) + &optional("of", offered) + &optional("ja4", fingerprint);
+                optional("for", server_name) + &optional("offered", offered) + &optional("ja4", fingerprint);
             format!(
                 "handshake TLS {tls} {kind}{alpn}{name}: hello after {hello_us} µs, done {handshake_us} µs later"
             )
         }
         What::Session => "session begins".to_owned(),
-        What::Query { id, octets, qtype, name } => {
+        What::Query { id, octets, qtype, name, .. } => {
             let kind = qtype.map(|qtype| format!(" type {qtype}")).unwrap_or_default();
             format!("query {id}{kind}{} of {octets} octets", optional("for", name))
         }

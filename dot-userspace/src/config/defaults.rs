@@ -6,9 +6,9 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{
     Access, Backend, Balance, ClientAddress, ClientSubnet, Denied, Dns, Dnstap, DnstapMessages, Gate,
-    LimitMode, Listen, Log, LogFormat, LogLevel, Misuse, MisuseAction, Over, Policy, Port53, QueriesOver,
-    Sandbox, Server, Session, Steering, SynCookies, SynOver, Tls, TlsVersion, Workers, Xdp, XdpLimit,
-    XdpMode, limit,
+    LimitMode, Listen, Log, LogFormat, LogLevel, Misuse, MisuseAction, Otlp, Over, Policy, Port53,
+    QueriesOver, Sandbox, Server, Session, Steering, SynCookies, SynOver, Tls, TlsVersion, Workers, Xdp,
+    XdpLimit, XdpMode, limit,
 };
 
 impl Default for Server {
@@ -167,6 +167,21 @@ impl Default for Dnstap {
             sample: limit::DNSTAP_SAMPLE.default,
             client_address: ClientAddress::Full,
             identity: String::new(),
+        }
+    }
+}
+
+impl Default for Otlp {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            allow_cleartext: false,
+            clients: Vec::new(),
+            sample: limit::OTLP_SAMPLE.default,
+            names: false,
+            service_name: "dotd".to_owned(),
+            traceparent_option: 0,
+            exemplars: false,
         }
     }
 }

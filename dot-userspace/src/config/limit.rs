@@ -245,6 +245,15 @@ pub const DNSTAP_SAMPLE: Limit<u32> = Limit { default: 1, min: 1, max: 1_000_000
 /// Octets of `dnstap.identity`: the longest host name (RFC 1035 §2.3.4).
 pub const DNSTAP_IDENTITY_OCTETS_MAX: usize = 255;
 
+/// One of so many connections of clients whose spans are exported. 1: all, as such clients are few; a million as for dnstap.
+pub const OTLP_SAMPLE: Limit<u32> = Limit { default: 1, min: 1, max: 1_000_000 };
+
+/// Prefixes of clients whose spans are exported: half of the traces that may run, so that `dotd trace` has room.
+pub const OTLP_CLIENTS_MAX: usize = 4;
+
+/// EDNS option codes for local and experimental use (RFC 6891 §9).
+pub const OTLP_OPTIONS: std::ops::RangeInclusive<u16> = 65_001..=65_534;
+
 /// Octets of the control socket's path: `sun_path` of Linux less its NUL (unix(7)).
 pub const SOCKET_PATH_OCTETS_MAX: usize = 107;
 

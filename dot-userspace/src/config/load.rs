@@ -12,7 +12,8 @@ use std::{
 };
 
 use super::{
-    Config, ConfigErrors, Mistake, consistency, consistency_dnstap, names, paths, range, source::Source,
+    Config, ConfigErrors, Mistake, consistency, consistency_dnstap, consistency_otlp, names, paths, range,
+    source::Source,
 };
 
 /// Reads and checks `path`; without one, [`DEFAULT_PATH`] if it exists, else the default of every key.
@@ -148,6 +149,7 @@ fn examine(text: &str, file: &str) -> Result<(Config, Vec<Mistake>), ConfigError
     consistency::check(&config, &source, &mut mistakes);
     names::check(&config, &source, &mut mistakes);
     consistency_dnstap::check(&config, &source, &mut mistakes);
+    consistency_otlp::check(&config, &source, &mut mistakes);
     mistakes.sort_by_key(|mistake| mistake.place);
     mistakes.dedup();
     if is_toml { Ok((config, mistakes)) } else { Err(ConfigErrors { mistakes }) }

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Access, BackendAddress, Discovery, Dnstap, Log, Misuse, Policies, Sandbox, Session, Xdp, duration,
+    Access, BackendAddress, Discovery, Dnstap, Log, Misuse, Otlp, Policies, Sandbox, Session, Xdp, duration,
 };
 
 /// The whole file. Modules get their own part, never the whole.
@@ -45,6 +45,8 @@ pub struct Config {
     pub control: Control,
     /// Copies of DNS messages for a dnstap reader.
     pub dnstap: Dnstap,
+    /// Spans of traced clients for an OpenTelemetry collector.
+    pub otlp: Otlp,
     /// Log level, form and privacy.
     pub log: Log,
 }

@@ -77,6 +77,7 @@ keys! {
     misuse.failures_percent: MISUSE_FAILURES_PERCENT;
     misuse.queries_max: MISUSE_QUERIES_MAX;
     misuse.answer_octets_max: MISUSE_ANSWER_OCTETS_MAX;
+    otlp.sample: OTLP_SAMPLE;
     xdp.limit.prefix_v4: PREFIX_V4;
     xdp.limit.prefix_v6: PREFIX_V6;
     xdp.limit.wide_v4: WIDE_V4;

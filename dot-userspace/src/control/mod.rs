@@ -40,13 +40,14 @@ pub use drain::{DrainRequest, DrainStatus};
 pub use explain::{ExplainRequest, Explaining, Explanation, Listed, RefusalRow};
 pub use log::LogRequest;
 pub use misuse::{Misuses, Misusing};
+pub use metrics::Exemplar;
 pub use page::{PageAccess, PageAddress};
 pub use policy::{RefreshRequest, Refreshed};
 pub use refused::{RefusedTotal, refused};
 pub use reload::{Outcome, Reloaded};
 pub use serve::{serve_http, serve_unix};
 pub use status::{
-    BackendStatus, CertificateStatus, DnstapStatus, ListenerStatus, PolicyStatus, State, Status,
+    BackendStatus, CertificateStatus, DnstapStatus, ListenerStatus, OtlpStatus, PolicyStatus, State, Status,
     TransferStatus, UnmatchedStatus,
 };
 
@@ -145,6 +146,8 @@ pub trait Source: Send + Sync + 'static {
     fn page_access(&self) -> PageAccess;
     /// Where HTTP is served.
     fn http_address(&self) -> Option<SocketAddr>;
+    /// Traces of queries, for the histograms.
+    fn exemplars(&self) -> Vec<Exemplar>;
     /// Every key of the config that runs.
     fn config_rows(&self) -> Vec<ConfigRow>;
     /// Makes every worker remove answers from its cache.

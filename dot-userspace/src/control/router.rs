@@ -96,7 +96,8 @@ async fn leave_xdp(Shared(source): Shared<AnySource>) -> Response {
 
 async fn show_metrics(Shared(source): Shared<AnySource>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    match metrics::encode(accept, &source.status(), &source.snapshot(), source.measured()) {
+    let exemplars = source.exemplars();
+    match metrics::encode(accept, &source.status(), &source.snapshot(), (source.measured(), &exemplars)) {
         Ok(scrape) => ([(header::CONTENT_TYPE, scrape.content_type)], scrape.body).into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics: cannot be written as text");

@@ -59,6 +59,9 @@ pub struct Status {
     /// The reader of message copies; absent: there is none configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dnstap: Option<DnstapStatus>,
+    /// Where spans of traced clients go; absent: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otlp: Option<OtlpStatus>,
     /// The kernel half.
     pub xdp: xdp::Report,
 }
@@ -73,6 +76,17 @@ pub struct DnstapStatus {
     /// Messages written to readers since dotd started.
     pub written: u64,
     /// Messages that reached no reader.
+    pub lost: u64,
+}
+
+/// A collector of spans.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtlpStatus {
+    /// Its endpoint.
+    pub collector: String,
+    /// Spans that collectors took since dotd started.
+    pub written: u64,
+    /// Spans that reached none.
     pub lost: u64,
 }
 

@@ -223,6 +223,8 @@ fn metrics_are_openmetrics() {
         "dotd_dnstap_written_total 8",
         "dotd_dnstap_lost_total 9",
         "dotd_dnstap_connected 1",
+        "dotd_otlp_spans_written_total 10",
+        "dotd_otlp_spans_lost_total 11",
         "dotd_clients_spent 4",
         "dotd_budgets_spent_total 9",
         "dotd_notices_total{fate=\"sent\"} 11",

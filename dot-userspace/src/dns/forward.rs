@@ -53,6 +53,12 @@ pub fn forward(
     query.opt.filter(|opt| opt.may_resize && !query.is_signed).map(|opt| opt.rdata)
 }
 
+/// Adds an option, header included, to the OPT whose options begin at `opt_rdata`, the result of [`forward`].
+pub fn add_option(query: &mut Vec<u8>, opt_rdata: usize, option: &[u8]) {
+    query.extend_from_slice(option);
+    take_in(query, opt_rdata, option.len());
+}
+
 /// Appends `query` to `out`, padded to a multiple of [`QUERY_BLOCK_OCTETS`]. `opt_rdata` is the result of [`forward`].
 pub fn pad_query(query: &[u8], opt_rdata: usize, out: &mut Vec<u8>) {
     let start = out.len();

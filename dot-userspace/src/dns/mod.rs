@@ -37,7 +37,7 @@ pub use codes::{Ede, Rcode, rcode_of};
 pub use designated::{Designated, designation_query, designations_in};
 pub use designation::{Designation, TYPE_SVCB, parameters};
 pub use edns::{KEEPALIVE_OPTION, PADDING_BLOCK_OCTETS, PADDING_OPTION, SUBNET_OPTION, options};
-pub use forward::{BACKEND_PAYLOAD_OCTETS, QUERY_BLOCK_OCTETS, forward, pad_query};
+pub use forward::{BACKEND_PAYLOAD_OCTETS, QUERY_BLOCK_OCTETS, add_option, forward, pad_query};
 pub use hickory_proto::op::ResponseCode;
 pub use labels::{Labels, text_of};
 pub use lifetime::{Bounds, Lifetime, TTLS_MAX, lifetime};

@@ -21,8 +21,13 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::{
+    answering,
+    traceparent::{self, SpanIds},
+};
+
 /// Most traces at the same time.
-pub const TRACES_MAX: usize = 4;
+pub const TRACES_MAX: usize = 8;
 /// Most events of a trace that wait for its reader: as many as a fast client causes in some tens of milliseconds.
 pub const EVENTS_MAX: usize = 4096;
 
@@ -46,6 +51,8 @@ pub struct Trace {
     pub sample: u32,
     /// Whether events may contain qnames.
     pub with_names: bool,
+    /// The EDNS option by which backends hear of a query's span; `None`: they do not.
+    pub option: Option<u16>,
     /// The channel for events.
     pub events: mpsc::Sender<TraceEvent>,
     /// Events that found no room.
@@ -154,6 +161,9 @@ pub enum What {
         /// The qname, if names are wanted.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
+        /// Its span, where its backend hears of that.
+        #[serde(skip)]
+        ids: Option<SpanIds>,
     },
     /// A response waits to be written.
     Response {
@@ -196,38 +206,6 @@ pub enum What {
     },
 }
 
-thread_local! {
-    /// Whether the worker of this thread has a trace.
-    static IS_TRACING: Cell<bool> = const { Cell::new(false) };
-    /// The backend whose answer is being passed on, and its tries.
-    static ANSWERED_BY: RefCell<Option<(Arc<str>, u32)>> = const { RefCell::new(None) };
-}
-
-/// Whether the worker of this thread has a trace, for code that does not know the client.
-#[inline]
-#[must_use]
-pub fn is_tracing() -> bool {
-    IS_TRACING.get()
-}
-
-/// Runs `pass_on`, which passes a backend's answer on; its events name the backend.
-#[inline]
-pub fn answered_by<T>(backend: &Arc<str>, tries: impl FnOnce() -> u32, pass_on: impl FnOnce() -> T) -> T {
-    if !IS_TRACING.get() {
-        return pass_on();
-    }
-    ANSWERED_BY.set(Some((Arc::clone(backend), tries())));
-    let passed = pass_on();
-    ANSWERED_BY.set(None);
-    passed
-}
-
-/// The backend whose answer is being passed on, and its tries.
-#[must_use]
-pub fn answering() -> Option<(Arc<str>, u32)> {
-    ANSWERED_BY.with_borrow(Clone::clone)
-}
-
 /// The traces of one worker.
 #[derive(Debug, Default)]
 pub struct Tracing {
@@ -252,7 +230,7 @@ impl Tracing {
             traces.push(trace);
         }
         self.is_on.set(true);
-        IS_TRACING.set(true);
+        answering::set_tracing(true);
     }
 
     /// Ends the trace with this number.
@@ -260,7 +238,7 @@ impl Tracing {
         let mut traces = self.traces.borrow_mut();
         traces.retain(|trace| trace.number != number && !trace.events.is_closed());
         self.is_on.set(!traces.is_empty());
-        IS_TRACING.set(!traces.is_empty());
+        answering::set_tracing(!traces.is_empty());
     }
 
     /// Reports an event of a client, in its session if it has one. `what` is called only if a trace wants the event;
@@ -282,13 +260,16 @@ impl Tracing {
                 }
             };
             if is_meant {
-                let worker = self.worker.get();
+                let (worker, mut what) = (self.worker.get(), what(trace.with_names));
+                if let (Some(option), What::Query { ids, .. }) = (trace.option, &mut what) {
+                    *ids = Some(traceparent::begin(option));
+                }
                 trace.send(TraceEvent {
                     at_us: now_us(),
                     worker: Some(worker),
                     client: client.to_string(),
                     session: session.map(|number| format!("{worker}.{number}")),
-                    what: what(trace.with_names),
+                    what,
                 });
             }
         }

@@ -72,6 +72,12 @@ pub struct ControlCounters {
     /// Messages of DNS for it that found no room, or were on their way when its connection ended.
     #[serde(default)]
     pub dnstap_lost: u64,
+    /// Spans that a collector took.
+    #[serde(default)]
+    pub otlp_written: u64,
+    /// Spans for it that found no room, or that it did not take.
+    #[serde(default)]
+    pub otlp_lost: u64,
 }
 
 /// The received minus the accounted items; every field is zero when nothing is in progress.
@@ -221,6 +227,8 @@ impl fmt::Display for Snapshot {
             ("events_lost", control.events_lost),
             ("dnstap_written", control.dnstap_written),
             ("dnstap_lost", control.dnstap_lost),
+            ("otlp_written", control.otlp_written),
+            ("otlp_lost", control.otlp_lost),
         ];
         write_rows(f, rows.map(|(label, count)| (label.to_owned(), i128::from(count))))?;
         writeln!(f, "ledger difference")?;
@@ -350,12 +358,11 @@ mod tests {
         worker.add(Counter::Received, u64::MAX);
         let control = ControlCounters {
             reloads_ok: 1,
-            reloads_failed: 2,
-            log_lines_lost: 3,
             charges_lost: 4,
-            events_lost: 5,
-            dnstap_written: 6,
             dnstap_lost: 7,
+            otlp_written: 8,
+            otlp_lost: 9,
+            ..ControlCounters::default()
         };
         let snapshot = Snapshot::collect(vec![packet("drop", "cleartext_853", 9)], &[worker], control);
         let text = serde_json::to_string(&snapshot).unwrap();

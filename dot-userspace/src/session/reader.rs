@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     dns::{self, Query, Reply, framing::cut_message, triage},
+    events::traceparent::query_is_over,
     ledger::Counter,
 };
 
@@ -217,7 +218,9 @@ impl Reader {
             true => Some(Refusal::RATE),
             false => inbox.standing.is_refused().then_some(Refusal::ACCESS).or(by_misuse),
         };
-        match act_on(disposition, message, refusal, inbox, counters) {
+        let done = act_on(disposition, message, refusal, inbox, counters);
+        query_is_over();
+        match done {
             Done::Handled => {}
             Done::Refused => {
                 // What is misuse has been told.

@@ -25,6 +25,7 @@ pub(super) fn query(message: &[u8], with_names: bool) -> What {
         octets: message.len(),
         qtype: qtype.map(u16::from_be_bytes),
         name: name.filter(|_| with_names).map(dns::name_in_words),
+        ids: None,
     }
 }
 

@@ -80,6 +80,7 @@ pub(super) fn run(
         }
         // Before dotd reports that it is ready: a signal that follows must not find its default action.
         let signals = Signals::hear()?;
+        process.export(&running.config.otlp)?;
         let files = Watched { certificates: Files::watch(certificates), zones: Files::watch(zones) };
         running.sought.begin().await;
         asked::settle(&process, &mut running);
@@ -101,7 +102,9 @@ pub(super) fn run(
         } else {
             running.keeper.notify(keeper::State::Stopping);
         }
-        drain(&process, running, why).await.map(|()| why)
+        let drained = drain(&process, running, why).await.map(|()| why);
+        process.end_export().await;
+        drained
     });
     // This runs also if a worker died or was stuck.
     if matches!(result, Ok(Why::Succeeded)) {
@@ -317,6 +320,7 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
     }
     let embedded = plan::needs_embedded(&config).then(|| asked::embedded_address(running)).flatten();
     process.apply_xdp(&plan::xdp(&config, &running.config.listen.do53))?;
+    process.export(&config.otlp)?;
     let waiting = restart::needed_for(&running.config, &config);
     for key in &waiting {
         tracing::warn!("{key} has changed in the file; it takes effect when dotd is restarted");

@@ -29,6 +29,7 @@ mod listeners;
 pub mod logging;
 mod misuse;
 mod names;
+mod otlp;
 mod page_token;
 mod plan;
 mod policies;

@@ -132,7 +132,7 @@ mod tests {
     /// removed.
     #[test]
     fn what_is_in_effect_is_not_said_to_wait() {
-        let changes: [Change; 11] = [
+        let changes: [Change; 12] = [
             |config| config.listen.proxy_protocol_from = vec!["192.0.2.0/24".parse().unwrap()],
             |config| config.tls.client_ca = "/ca.pem".into(),
             |config| config.session.in_flight_max = 3,
@@ -142,6 +142,7 @@ mod tests {
             |config| config.log.connections = true,
             |config| config.control.page = crate::config::Page::Open,
             |config| config.dnstap.unix = "/run/tap.sock".into(),
+            |config| config.otlp.names = true,
             |config| config.xdp.limit.syn_burst = 3,
             |config| {
                 config.tls.ticket_secret = "/secret".into();

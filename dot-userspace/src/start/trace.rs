@@ -5,7 +5,7 @@
 //! Holds: the running traces, for reports of the kernel half. Never: waits.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -13,8 +13,13 @@ use dot_common::{traced::Seen, verdict::Action};
 use ipnet::IpNet;
 use tokio::sync::mpsc;
 
-use super::{explain::meant, process::Process};
+use super::{
+    explain::meant,
+    otlp::{Exporting, OtlpCounts},
+    process::Process,
+};
 use crate::{
+    config::Otlp,
     control::{TraceRequest, Traced},
     events::{EVENTS_MAX, Subject, TRACES_MAX, Trace, TraceEvent, What, key_of_packets, now_us},
     worker::Line,
@@ -26,9 +31,29 @@ use crate::{
 pub(super) struct Traces {
     running: Arc<Mutex<Vec<Trace>>>,
     next: Arc<AtomicU64>,
+    exporting: Arc<Mutex<Option<Exporting>>>,
+    otlp: OtlpCounts,
+}
+
+/// What a trace is to tell.
+pub(super) struct Wanted {
+    pub(super) subject: Subject,
+    pub(super) sample: u32,
+    pub(super) with_names: bool,
+    pub(super) option: Option<u16>,
 }
 
 impl Traces {
+    /// The export of spans.
+    pub(super) fn exporting(&self) -> MutexGuard<'_, Option<Exporting>> {
+        self.exporting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Spans so far.
+    pub(super) fn otlp(&self) -> &OtlpCounts {
+        &self.otlp
+    }
+
     /// Reports packets that the kernel half judged.
     fn tell(&self, packets: &[ToldPacket]) {
         let (now_us, traces) = (now_us(), self.running.lock().unwrap_or_else(PoisonError::into_inner));
@@ -122,12 +147,29 @@ impl Process {
             Some((worker, number)) => Subject::Session(worker, number),
             None => Subject::Clients(meant(&request.subject, bits)?.1),
         };
+        let (events, receiver) = mpsc::channel(EVENTS_MAX);
+        let (lost, option) = (Arc::<AtomicU64>::default(), None);
+        let wanted = Wanted { subject, sample: request.sample, with_names: request.names, option };
+        let (end, begun) = self.subscribe(wanted, events, Arc::clone(&lost))?;
+        Ok(Traced { events: receiver, begun, lost, end })
+    }
+
+    /// Has every worker and the kernel half tell of clients, until the first part of the result is dropped. The second one ends
+    /// when all of them do.
+    ///
+    /// # Errors
+    /// Too many traces run, or no worker yet.
+    pub(super) fn subscribe(
+        &self,
+        wanted: Wanted,
+        events: mpsc::Sender<TraceEvent>,
+        lost: Arc<AtomicU64>,
+    ) -> Result<(Box<dyn Send>, mpsc::Receiver<()>), String> {
+        let Wanted { subject, sample, with_names, option } = wanted;
         let lines = &self.engine().ok_or("dotd is starting; try again")?.workers;
         let traces = self.traces().clone();
-        let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let number = traces.next.fetch_add(1, Relaxed);
-        let (sample, with_names) = (request.sample, request.names);
-        let trace = Trace { number, subject, sample, with_names, events, lost: Arc::default() };
+        let trace = Trace { number, subject, sample, with_names, option, events, lost };
         {
             let mut running = traces.running.lock().unwrap_or_else(PoisonError::into_inner);
             if running.len() >= TRACES_MAX {
@@ -135,7 +177,6 @@ impl Process {
             }
             running.push(trace.clone());
         }
-        let lost = Arc::clone(&trace.lost);
         self.trace_packets();
         let (beginning, begun) = mpsc::channel(1);
         for (worker, line) in lines.iter().enumerate() {
@@ -145,8 +186,35 @@ impl Process {
                 drop(beginning);
             }));
         }
-        let end = Box::new(End { traces, number, lines: lines.clone() });
-        Ok(Traced { events: receiver, begun, lost, end })
+        Ok((Box::new(End { traces, number, lines: lines.clone() }), begun))
+    }
+
+    /// Exports spans by `config` from now on: as before, if nothing has changed.
+    ///
+    /// # Errors
+    /// There is no thread to be had, or too many traces run.
+    pub(super) fn export(&self, config: &Otlp) -> anyhow::Result<()> {
+        let mut running = self.traces().exporting();
+        if !running.as_ref().is_some_and(|running| running.is_by(config)) {
+            // Its traces make room for the new ones.
+            *running = None;
+            let option = Some(config.traceparent_option).filter(|option| *option != 0);
+            let (sample, with_names) = (config.sample, config.names);
+            let wanted = |net| Wanted { subject: Subject::Clients(net), sample, with_names, option };
+            let counts = self.traces().otlp();
+            *running = Exporting::start(config, counts, &|net, events, lost| {
+                self.subscribe(wanted(net), events, lost).map(|(end, _)| end)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Ends the export of spans; what is whole is sent.
+    pub(super) async fn end_export(&self) {
+        let running = self.traces().exporting().take();
+        if let Some(running) = running {
+            running.end().await;
+        }
     }
 
     /// Takes the channel of packets of traced clients.

@@ -145,14 +145,14 @@ fn told_packet(seen: &Seen, now_ns: u64, rates: &[RateRow]) -> Option<ToldPacket
     Some(ToldPacket { age_ns: now_ns.saturating_sub(seen.at_ns), client, server, verdict, rate })
 }
 
-/// The class of the rate that counts such a packet.
+/// The class of the rate that counted such a packet; a packet that was refused before is not counted.
 fn class_of(verdict: Verdict, port: u16) -> Option<Class> {
-    let is_datagram = matches!(verdict.reason, Reason::Do53QueryRate | Reason::UdpOnDot);
-    match (is_datagram, port) {
-        (false, 53) => Some(Class::Do53Syn),
-        (false, _) => Some(Class::DotSyn),
-        (true, 53) => Some(Class::Do53Query),
-        (true, _) => None,
+    match verdict.reason {
+        Reason::Syn | Reason::Proven | Reason::Unproven if port == 53 => Some(Class::Do53Syn),
+        Reason::Syn | Reason::Proven | Reason::Unproven | Reason::DotSynRate => Some(Class::DotSyn),
+        Reason::Do53SynRate => Some(Class::Do53Syn),
+        Reason::Do53QueryRate => Some(Class::Do53Query),
+        _ => None,
     }
 }
 

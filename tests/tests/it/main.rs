@@ -90,6 +90,8 @@ mod mutual_tls;
 mod openings;
 /// The operator's verbs: check, pin, status, stats, xdp show.
 mod operator;
+/// Spans of traced clients, as a collector and backends get them.
+mod otlp;
 /// The packages of `cargo xtask dist`: what is in them, that they are the same each time, that what they install works.
 mod packages;
 /// The units of `packaging/`: systemd accepts them, and dotd has the commands that they run.

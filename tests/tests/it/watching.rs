@@ -434,6 +434,7 @@ fn a_trace_begins_with_the_syn() {
         trace.events().into_iter().find(|event| event["event"] == "packet" && event["verdict"] == "drop")
     });
     assert_eq!((&refused["reason"], &refused["key"]), (&"banned".into(), &"xdp.limit.ban_seconds".into()));
+    assert!(refused["left"].is_null(), "a ban refuses before a rate counts: {refused}");
     assert!(other.kinds().is_empty(), "{:?}", other.events());
 }
 

@@ -9,7 +9,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "idle_timeout = \"5s\"",
         &[
-            "1:1: unknown key `idle_timeout`: the keys here are: server, listen, tls, access, policy, misuse, discovery, session, backend, balance, dns, xdp, control, dnstap, log",
+            "1:1: unknown key `idle_timeout`: the keys here are: server, listen, tls, access, policy, misuse, discovery, session, backend, balance, dns, xdp, control, dnstap, otlp, log",
         ],
     ),
     (
@@ -432,6 +432,28 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
             "3:7: dnstap.tcp: 192.0.2.1:6000 would get queries in clear; set allow_cleartext = true to permit that",
             "4:12: dnstap.messages: is empty; write [\"client\", \"backend\"] or one of them",
             "5:10: dnstap.sample: 0 is less than 1, the smallest permitted",
+        ],
+    ),
+    (
+        "[otlp]\nendpoint = \"http://192.0.2.1:4318/v1/traces\"\nsample = 0\ntraceparent_option = 8",
+        &[
+            "2:12: otlp.endpoint: 192.0.2.1:4318 would get spans in clear; needs allow_cleartext = true",
+            "2:12: otlp.endpoint: gets nothing, because otlp.clients is empty; name prefixes, such as \"192.0.2.0/24\"",
+            "3:10: otlp.sample: 0 is less than 1, the smallest permitted",
+            "4:22: otlp.traceparent_option: 8 is not from 65001 to 65534, the codes for local use",
+        ],
+    ),
+    (
+        "[otlp]\nclients = [\"192.0.2.0/24\"]\nexemplars = true",
+        &[
+            "2:11: otlp.clients: names clients, and there is no endpoint; name one",
+            "3:13: otlp.exemplars: needs an endpoint, because exemplars name traces",
+        ],
+    ),
+    (
+        "[otlp]\nendpoint = \"https://127.0.0.1:4318/v1/traces\"",
+        &[
+            "2:12: otlp.endpoint: \"https://127.0.0.1:4318/v1/traces\" is no endpoint; write \"http://127.0.0.1:4318/v1/traces\"",
         ],
     ),
     (

@@ -17,7 +17,7 @@ use prometheus_client::{
 use crate::ledger::{Durations, LONGEST_LOG2, Measure, Measured, SCHEMA, SHORTEST_LOG2};
 
 /// Upper bounds of classic buckets, in seconds as powers of two: 15 µs, 31 µs … 8 s.
-const BOUNDS_LOG2: std::ops::RangeInclusive<i32> = -16..=3;
+pub(super) const BOUNDS_LOG2: std::ops::RangeInclusive<i32> = -16..=3;
 const _: () = assert!(SHORTEST_LOG2 <= -16 && LONGEST_LOG2 >= 3);
 
 /// Registers the three families.

@@ -7,6 +7,7 @@
 //!
 //! Source: OpenMetrics 1.0; Prometheus exposition formats for what is binary.
 
+mod exemplars;
 mod histograms;
 mod openings;
 #[cfg(test)]
@@ -15,6 +16,8 @@ mod policy;
 mod upstream;
 #[cfg(test)]
 pub(super) use page::hold as hold_page;
+
+pub use exemplars::Exemplar;
 
 use std::{
     collections::BTreeMap,
@@ -55,7 +58,7 @@ pub(super) fn encode(
     accept: &str,
     status: &Status,
     snapshot: &Snapshot,
-    measured: Vec<Measured>,
+    (measured, exemplars): (Vec<Measured>, &[Exemplar]),
 ) -> Result<Scrape, fmt::Error> {
     let registry = registry(status, snapshot, measured);
     if accept.contains("application/vnd.google.protobuf")
@@ -66,7 +69,7 @@ pub(super) fn encode(
     }
     let mut body = String::new();
     text::encode(&mut body, &registry)?;
-    Ok(Scrape { content_type: TEXT, body: body.into_bytes() })
+    Ok(Scrape { content_type: TEXT, body: exemplars::append(body, exemplars).into_bytes() })
 }
 
 fn registry(status: &Status, snapshot: &Snapshot, measured: Vec<Measured>) -> Registry {
@@ -322,6 +325,9 @@ fn accounts(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     gauge(registry, "dnstap_connected", "1 while a dnstap reader is connected", None, is_connected.into());
     let help = "Messages for a dnstap reader that found no room, or whose connection ended";
     counter(registry, "dnstap_lost", help, control.dnstap_lost);
+    counter(registry, "otlp_spans_written", "Spans that a collector took", control.otlp_written);
+    let help = "Spans for a collector that found no room, or that it did not take";
+    counter(registry, "otlp_spans_lost", help, control.otlp_lost);
     let difference = snapshot.difference();
     let rows = [
         ("connections", difference.connections),

@@ -116,6 +116,7 @@ impl Source for Still {
                 transfer: Some(transfer()),
                 error: None,
             }],
+            otlp: None,
             dnstap: Some(DnstapStatus {
                 reader: "/run/tap.sock".into(),
                 is_connected: true,
@@ -140,6 +141,8 @@ impl Source for Still {
             events_lost: 7,
             dnstap_written: 8,
             dnstap_lost: 9,
+            otlp_written: 10,
+            otlp_lost: 11,
         };
         let counts = Traffic::ALL.iter().zip(1001..).map(|(what, count)| (what.label().to_owned(), count));
         Snapshot {
@@ -284,6 +287,10 @@ impl Source for Still {
 
     fn http_address(&self) -> Option<std::net::SocketAddr> {
         Some("0.0.0.0:8853".parse().unwrap())
+    }
+
+    fn exemplars(&self) -> Vec<Exemplar> {
+        Vec::new()
     }
 
     fn config_rows(&self) -> Vec<crate::config::ConfigRow> {

@@ -4,7 +4,8 @@ use super::*;
 
 fn trace(number: u64, subject: Subject, room: usize) -> (Trace, mpsc::Receiver<TraceEvent>) {
     let (events, receiver) = mpsc::channel(room);
-    (Trace { number, subject, sample: 1, with_names: false, events, lost: Arc::default() }, receiver)
+    let lost = Arc::default();
+    (Trace { number, subject, sample: 1, with_names: false, option: None, events, lost }, receiver)
 }
 
 /// Goal: a trace gets the events of its clients or of its session, and no others; names only if they are wanted;
@@ -20,6 +21,7 @@ fn a_trace_hears_of_its_own() {
             octets: 40,
             qtype: Some(1),
             name: names.then(|| "www.".to_owned()),
+            ids: None,
         })
     };
     tell(ours, None);

@@ -9,8 +9,9 @@ use super::{BAN_SECONDS, Process, lock};
 use crate::{
     config::ConfigRow,
     control::{
-        BackendRequest, BanRequest, Banning, ConfigStatus, Counting, DnstapStatus, DrainRequest,
-        ExplainRequest, Explaining, FlushRequest, Flushed, ForgiveRequest, LogRequest, Misusing, Outcome,
+        BackendRequest, BanRequest, Banning, ConfigStatus, Counting, DnstapStatus, DrainRequest, Exemplar,
+        ExplainRequest, Explaining, FlushRequest, Flushed, ForgiveRequest, LogRequest, Misusing, OtlpStatus,
+        Outcome,
         PageAccess, RefreshRequest, Refreshed, RotateRequest, Rotated, Source, State, Status, SwitchRequest,
         TlsRow, TopRequest, TraceRequest, Traced, UnbanRequest,
     },
@@ -40,6 +41,7 @@ impl Source for Process {
             access: lock(&self.access).clone(),
             policy: lock(&self.policy).statuses(&self.standings),
             dnstap: self.dnstap_status(),
+            otlp: self.otlp_status(),
             xdp: self.xdp(),
         }
     }
@@ -54,6 +56,8 @@ impl Source for Process {
             events_lost: self.events.lost(),
             dnstap_written: self.taps.written(),
             dnstap_lost: self.taps.lost(),
+            otlp_written: self.traces().otlp().spans().0,
+            otlp_lost: self.traces().otlp().spans().1,
         };
         // A separate statement, because the lock is taken again below.
         let backends = lock(&self.backends).counts();
@@ -196,6 +200,10 @@ impl Source for Process {
         self.config().control.http
     }
 
+    fn exemplars(&self) -> Vec<Exemplar> {
+        self.traces().otlp().exemplars()
+    }
+
     fn config_rows(&self) -> Vec<ConfigRow> {
         self.running_rows()
     }
@@ -219,6 +227,12 @@ impl Source for Process {
 }
 
 impl Process {
+    fn otlp_status(&self) -> Option<OtlpStatus> {
+        let (written, lost) = self.traces().otlp().spans();
+        let collector = self.config().otlp.endpoint.as_ref()?.to_string();
+        Some(OtlpStatus { collector, written, lost })
+    }
+
     fn dnstap_status(&self) -> Option<DnstapStatus> {
         let dnstap = &self.config().dnstap;
         dnstap.is_on().then(|| DnstapStatus {

@@ -1,0 +1,348 @@
+//! Events of traced clients become spans: one for each connection, with its handshake within, and one for each query.
+//!
+//! Before: workers and the kernel half tell of traced clients. After: `otlp::json` writes the spans for a collector.
+//! Holds: connections that are open, and queries that wait for their response: at most [`CONNECTIONS_MAX`] and
+//! [`QUERIES_MAX`] of each. Never: waits; what finds no room is counted.
+//!
+//! A query has a trace of its own, because a connection may last for hours; it is linked to its connection.
+//!
+//! Source: OpenTelemetry, trace API and semantic conventions (client, network, tls, dns).
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::events::{SpanIds, TraceEvent, What};
+
+/// Clients (address and port) that are followed at the same time.
+const CONNECTIONS_MAX: usize = 4096;
+/// Queries of one that wait.
+const QUERIES_MAX: usize = 256;
+/// A client of which nothing was heard for so long is forgotten when another one comes: its end was lost.
+const FORGOTTEN_US: u64 = 300_000_000;
+
+/// SPAN_KIND_INTERNAL and SPAN_KIND_SERVER.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Internal = 1,
+    Server = 2,
+}
+
+/// A value of an attribute.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    Text(String),
+    Number(u64),
+    Flag(bool),
+}
+
+/// Names and values.
+pub(super) type Attributes = Vec<(&'static str, Value)>;
+
+/// One span.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Span {
+    pub(super) ids: SpanIds,
+    pub(super) parent: Option<u64>,
+    pub(super) link: Option<SpanIds>,
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) start_us: u64,
+    pub(super) end_us: u64,
+    pub(super) attributes: Attributes,
+    /// What happened within it: when, what, and more of it.
+    pub(super) events: Vec<(u64, &'static str, Attributes)>,
+    pub(super) is_error: bool,
+}
+
+/// A query in a bucket of a histogram.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Seen {
+    pub(super) transport: &'static str,
+    pub(super) disposition: String,
+    pub(super) trace: u128,
+    pub(super) took_us: u64,
+    pub(super) at_us: u64,
+}
+
+/// What is followed.
+#[derive(Default)]
+pub(super) struct Spans {
+    clients: HashMap<String, Client>,
+    pub(super) done: Vec<Span>,
+    pub(super) seen: Vec<Seen>,
+    /// Spans without room.
+    pub(super) lost: u64,
+}
+
+/// A client's address and port.
+struct Client {
+    connection: Option<Span>,
+    is_encrypted: bool,
+    queries: VecDeque<(u16, Span)>,
+    heard_us: u64,
+}
+
+impl Spans {
+    /// Takes an event.
+    pub(super) fn take(&mut self, event: TraceEvent) {
+        let TraceEvent { at_us, client, session, what, .. } = event;
+        match what {
+            What::Lost { .. } => {}
+            What::Packet { to, verdict, reason, key, .. } => {
+                self.packet(at_us, client, (to, verdict, reason, key))
+            }
+            What::Accepted { listener, syn_us } => {
+                let start_us = at_us.saturating_sub(syn_us.unwrap_or_default().into());
+                if let Some(entry) = self.client(client.clone(), at_us) {
+                    let connection = entry.connection.get_or_insert_with(|| connection(start_us, &client));
+                    connection.attributes.push(("server.address", Value::Text(listener)));
+                    connection.events.push((at_us, "accepted", Vec::new()));
+                }
+            }
+            What::Query { id, octets, qtype, name, ids } => {
+                let link = self.clients.get(&client).and_then(|entry| Some(entry.connection.as_ref()?.ids));
+                let mut attributes = vec![("client.address", Value::Text(address_of(&client).to_owned()))];
+                let session = session.map(|session| ("dotd.session", Value::Text(session)));
+                let number = ("dns.question.type", qtype.map(|qtype| Value::Number(qtype.into())));
+                attributes.extend(session);
+                attributes.extend(number.1.map(|value| (number.0, value)));
+                attributes.extend(name.map(|name| ("dns.question.name", Value::Text(name))));
+                attributes.push(("dotd.query.octets", Value::Number(octets as u64)));
+                let ids = ids.unwrap_or_else(SpanIds::draw);
+                let span = Span { link, ..span(ids, "query", Kind::Server, at_us, attributes) };
+                match self.client(client, at_us) {
+                    Some(entry) if entry.queries.len() < QUERIES_MAX => entry.queries.push_back((id, span)),
+                    Some(_) => self.lost += 1,
+                    None => {}
+                }
+            }
+            what => self.of_known(at_us, &client, what),
+        }
+    }
+
+    /// An event of a client that is followed.
+    fn of_known(&mut self, at_us: u64, client: &str, what: What) {
+        let Some(entry) = self.clients.get_mut(client) else { return };
+        entry.heard_us = at_us;
+        match what {
+            What::Handshake {
+                tls, resumed, alpn, server_name, offered, fingerprint, handshake_us, ..
+            } => {
+                entry.is_encrypted = true;
+                let Some(connection) = &entry.connection else { return };
+                let mut attributes = vec![
+                    ("tls.protocol.version", Value::Text(tls)),
+                    ("tls.resumed", Value::Flag(resumed)),
+                    ("dotd.alpn", Value::Flag(alpn)),
+                ];
+                let texts = [
+                    ("tls.client.server_name", server_name),
+                    ("dotd.tls.offered", offered),
+                    ("tls.client.ja4", fingerprint),
+                ];
+                attributes
+                    .extend(texts.into_iter().filter_map(|(name, text)| Some((name, Value::Text(text?)))));
+                let ids = SpanIds { trace: connection.ids.trace, ..SpanIds::draw() };
+                let start_us = at_us.saturating_sub(handshake_us.into());
+                let span = span(ids, "tls handshake", Kind::Internal, start_us, attributes);
+                self.done.push(Span { parent: Some(connection.ids.span), end_us: at_us, ..span });
+            }
+            What::Response { .. } => self.response(at_us, client, what),
+            What::Refused { reason, key, .. } => {
+                let Some(connection) = &mut entry.connection else { return };
+                let mut attributes = vec![("dotd.reason", Value::Text(reason))];
+                attributes.extend(key.map(|key| ("dotd.key", Value::Text(key))));
+                connection.events.push((at_us, "refused", attributes));
+                connection.is_error = true;
+            }
+            What::Ended { end, queries, .. } => {
+                let Some(entry) = self.clients.remove(client) else { return };
+                self.lost += entry.queries.len() as u64;
+                let Some(mut connection) = entry.connection else { return };
+                connection.end_us = at_us;
+                connection.attributes.push(("dotd.end", Value::Text(end)));
+                connection.attributes.push(("dotd.queries", Value::Number(queries.into())));
+                self.done.push(connection);
+            }
+            _ => {}
+        }
+    }
+
+    /// A response to a query that waits.
+    fn response(&mut self, at_us: u64, client: &str, what: What) {
+        let What::Response { id, octets, rcode, by, took_us, backend, tries } = what else { return };
+        let Some(entry) = self.clients.get_mut(client) else { return };
+        let is_datagram = entry.connection.is_none();
+        let Some(place) = entry.queries.iter().position(|(waiting, _)| *waiting == id) else { return };
+        let Some((_, mut span)) = entry.queries.remove(place) else { return };
+        span.end_us = at_us;
+        span.is_error = by == "failed";
+        let transport = match (is_datagram, entry.is_encrypted) {
+            (true, _) => "do53-udp",
+            (false, true) => "dot",
+            (false, false) => "do53-tcp",
+        };
+        let texts = [
+            ("dotd.transport", Some(transport.to_owned())),
+            ("dotd.disposition", Some(by.clone())),
+            ("dotd.backend", backend),
+        ];
+        span.attributes.extend(texts.into_iter().filter_map(|(name, text)| Some((name, Value::Text(text?)))));
+        let numbers = [
+            ("dns.response_code", Some(u64::from(rcode))),
+            ("dotd.response.octets", Some(octets as u64)),
+            ("dotd.tries", tries.map(u64::from)),
+        ];
+        span.attributes
+            .extend(numbers.into_iter().filter_map(|(name, one)| Some((name, Value::Number(one?)))));
+        let trace = span.ids.trace;
+        self.seen.extend(took_us.map(|took_us| Seen { transport, disposition: by, trace, took_us, at_us }));
+        self.done.push(span);
+        if is_datagram && entry.queries.is_empty() {
+            self.clients.remove(client);
+        }
+    }
+
+    /// A packet that begins a connection, or that was refused.
+    fn packet(
+        &mut self,
+        at_us: u64,
+        client: String,
+        (to, verdict, reason, key): (String, String, String, Option<String>),
+    ) {
+        let is_refused = verdict != "pass";
+        let mut attributes =
+            vec![("dotd.verdict", Value::Text(verdict)), ("dotd.reason", Value::Text(reason))];
+        attributes.extend(key.map(|key| ("dotd.key", Value::Text(key))));
+        if is_refused {
+            attributes.push(("client.address", Value::Text(address_of(&client).to_owned())));
+            attributes.push(("server.address", Value::Text(to)));
+            let refused = span(SpanIds::draw(), "packet refused", Kind::Server, at_us, attributes);
+            self.done.push(Span { is_error: true, ..refused });
+        } else if let Some(entry) = self.client(client.clone(), at_us) {
+            let connection = entry.connection.get_or_insert_with(|| connection(at_us, &client));
+            connection.events.push((at_us, "syn", attributes));
+        }
+    }
+
+    /// The entry of a client. `None`: there is no room, which is counted.
+    fn client(&mut self, client: String, now_us: u64) -> Option<&mut Client> {
+        if self.clients.len() >= CONNECTIONS_MAX && !self.clients.contains_key(&client) {
+            self.clients.retain(|_, entry| now_us.saturating_sub(entry.heard_us) < FORGOTTEN_US);
+        }
+        if self.clients.len() >= CONNECTIONS_MAX && !self.clients.contains_key(&client) {
+            self.lost += 1;
+            return None;
+        }
+        let fresh =
+            || Client { connection: None, is_encrypted: false, queries: VecDeque::new(), heard_us: now_us };
+        let entry = self.clients.entry(client).or_insert_with(fresh);
+        entry.heard_us = now_us;
+        Some(entry)
+    }
+}
+
+fn connection(start_us: u64, client: &str) -> Span {
+    let attributes = vec![
+        ("client.address", Value::Text(address_of(client).to_owned())),
+        ("network.transport", Value::Text("tcp".to_owned())),
+    ];
+    span(SpanIds::draw(), "connection", Kind::Server, start_us, attributes)
+}
+
+fn span(ids: SpanIds, name: &'static str, kind: Kind, at_us: u64, attributes: Attributes) -> Span {
+    Span {
+        ids,
+        parent: None,
+        link: None,
+        name,
+        kind,
+        start_us: at_us,
+        end_us: at_us,
+        attributes,
+        events: Vec::new(),
+        is_error: false,
+    }
+}
+
+/// The address of an address and port.
+fn address_of(client: &str) -> &str {
+    client.rsplit_once(':').map_or(client, |(address, _)| address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(at_us: u64, client: &str, what: What) -> TraceEvent {
+        TraceEvent { at_us, worker: Some(0), client: client.to_owned(), session: None, what }
+    }
+
+    fn query(id: u16) -> What {
+        What::Query { id, octets: 40, qtype: Some(1), name: None, ids: None }
+    }
+
+    fn response(id: u16) -> What {
+        let (by, took_us) = ("forwarded".to_owned(), Some(500));
+        What::Response {
+            id,
+            octets: 80,
+            rcode: 0,
+            by,
+            took_us,
+            backend: Some("b".to_owned()),
+            tries: Some(1),
+        }
+    }
+
+    /// Goal: a connection, its handshake and its queries become spans with their times: the connection from its SYN on, a query in
+    /// a trace of its own with a link; a datagram is a query alone. Method: the events of one session and one datagram.
+    /// Covers: C-703
+    #[test]
+    fn a_session_becomes_spans() {
+        let mut spans = Spans::default();
+        let client = "[2001:db8::7]:1000";
+        let end = What::Ended { end: "client".to_owned(), queries: 2, open_us: 9 };
+        let accepted = What::Accepted { listener: "[::1]:853".to_owned(), syn_us: Some(20) };
+        for (at_us, what) in [
+            (120, accepted),
+            (300, query(7)),
+            (310, query(8)),
+            (400, response(8)),
+            (450, response(7)),
+            (500, end),
+        ] {
+            spans.take(event(at_us, client, what));
+        }
+        let found: Vec<_> = spans.done.iter().map(|span| (span.name, span.start_us, span.end_us)).collect();
+        assert_eq!(found, [("query", 310, 400), ("query", 300, 450), ("connection", 100, 500)]);
+        let connection = spans.done[2].ids;
+        assert!(
+            spans.done[..2]
+                .iter()
+                .all(|span| span.link == Some(connection) && span.ids.trace != connection.trace)
+        );
+        assert_eq!(spans.done[2].attributes[0], ("client.address", Value::Text("[2001:db8::7]".to_owned())));
+        spans.take(event(600, "192.0.2.7:9", query(1)));
+        spans.take(event(610, "192.0.2.7:9", response(1)));
+        assert_eq!((spans.done.len(), spans.clients.len(), spans.lost), (4, 0, 0));
+        assert_eq!(
+            spans.seen.iter().map(|seen| seen.transport).collect::<Vec<_>>(),
+            ["do53-tcp", "do53-tcp", "do53-udp"]
+        );
+    }
+
+    /// Goal: nothing grows without bound: queries without a response, and clients whose end was lost. Method: more of each than
+    /// there is room for.
+    #[test]
+    fn what_is_followed_is_bounded() {
+        let mut spans = Spans::default();
+        let accepted = || What::Accepted { listener: String::new(), syn_us: None };
+        spans.take(event(1, "192.0.2.7:1", accepted()));
+        (0..300).for_each(|id| spans.take(event(2, "192.0.2.7:1", query(id))));
+        assert_eq!(spans.lost, 300 - QUERIES_MAX as u64);
+        (0..CONNECTIONS_MAX).for_each(|port| spans.take(event(3, &format!("192.0.2.8:{port}"), accepted())));
+        assert_eq!((spans.clients.len(), spans.lost), (CONNECTIONS_MAX, 301 - QUERIES_MAX as u64));
+        spans.take(event(FORGOTTEN_US + 10, "192.0.2.9:1", accepted()));
+        assert_eq!(spans.clients.len(), 1);
+    }
+}

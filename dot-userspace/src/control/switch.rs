@@ -63,11 +63,14 @@ pub(super) fn route() -> Router<AnySource> {
     router.layer(DefaultBodyLimit::max(BODY_OCTETS_MAX))
 }
 
-async fn set_dot(Shared(source): Shared<AnySource>, request: Body<SwitchRequest>) -> Response {
+pub(super) async fn set_dot(Shared(source): Shared<AnySource>, request: Body<SwitchRequest>) -> Response {
     answer(request, |request| source.switch(request))
 }
 
-async fn set_backend(Shared(source): Shared<AnySource>, request: Body<BackendRequest>) -> Response {
+pub(super) async fn set_backend(
+    Shared(source): Shared<AnySource>,
+    request: Body<BackendRequest>,
+) -> Response {
     answer(request, |request| source.switch_backend(request))
 }
 

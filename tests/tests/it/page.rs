@@ -135,7 +135,7 @@ fn chat(session: &mut Dot, times: u16) {
 /// Goal: the page shows in a browser what verbs say, a drain and bans are made and lifted from it, by mouse and by keyboard, names
 /// that somebody else chose are shown as they are, it fits a phone, follows dark and light, asks no other host, and the browser
 /// complains of nothing. Method: headless Chromium; a ban whose reason and a certificate whose file name are markup; pictures are
-/// written where DOTD_PICTURES says. Covers: C-582, C-583, A-586
+/// written where DOTD_PICTURES says. Covers: C-582, C-583, C-705, A-586
 #[test]
 fn the_page_is_worked_in_a_browser() {
     require!(Root, Bpf, Command("chromium"));
@@ -164,14 +164,15 @@ fn the_page_is_worked_in_a_browser() {
     });
     everything_is_shown(&mut browser, &issued.pin);
     bans_are_made_and_lifted(&mut browser, &dotd);
-    // An operator's ban ends sessions.
-    let mut session = Dot::connect(&network.client, SERVER_V4);
     let complaints = browser.complaints();
     assert!(
         complaints.iter().all(|one| one.contains("422")),
         "a refusal is in the browser's log: {complaints:?}"
     );
     drains_by_keyboard(&mut browser, &dotd);
+    backends_and_tls_are_switched(&mut browser, &dotd);
+    // A ban and the switch have ended the session.
+    let mut session = Dot::connect(&network.client, SERVER_V4);
     it_fits_each_shape(&mut browser, &mut session);
     let elsewhere = "performance.getEntriesByType('resource').filter(one => new URL(one.name).origin !== location.origin && !one.name.startsWith('data:')).length";
     assert_eq!(browser.evaluate(elsewhere), 0);
@@ -231,6 +232,31 @@ fn drains_by_keyboard(browser: &mut Browser, dotd: &Server) {
         browser.until(&format!("{} === '{word}'", text("drain")));
         assert_eq!(dotd.status()["drain"].is_object(), is_drained);
     }
+}
+
+/// A backend is drained and enabled, its weight changed; DNS over TLS is switched off, asked twice, and on.
+fn backends_and_tls_are_switched(browser: &mut Browser, dotd: &Server) {
+    let is_drained = || dotd.status()["backends"][0]["is_drained"] == true;
+    for (word, drained) in [("Enable", true), ("Drain", false)] {
+        browser.evaluate("document.querySelector('#backends button').focus()");
+        browser.press("Enter");
+        browser.until(&format!("document.querySelector('#backends button').textContent === '{word}'"));
+        assert_eq!(is_drained(), drained);
+    }
+    browser.evaluate("document.querySelector('#backends input').focus()");
+    browser.type_text("7");
+    browser.press("Enter");
+    eventually("the backend has its weight", || (dotd.status()["backends"][0]["weight"] == 7).then_some(()));
+    let button = "document.getElementById('dot')";
+    browser.evaluate(&format!("{button}.click()"));
+    assert!(dotd.status()["off"].is_null(), "it is asked again");
+    browser.evaluate(&format!("{button}.click()"));
+    until_has(browser, "summary", "DNS over TLS is switched off");
+    assert!(dotd.status()["off"].is_object());
+    browser.until(&format!("{button}.textContent === 'Switch DNS over TLS on'"));
+    browser.evaluate(&format!("{button}.click()"));
+    browser.until(&format!("!{}.includes('switched off')", text("summary")));
+    assert!(dotd.status()["off"].is_null());
 }
 
 fn it_fits_each_shape(browser: &mut Browser, session: &mut Dot) {

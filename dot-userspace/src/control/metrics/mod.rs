@@ -7,6 +7,7 @@
 //!
 //! Source: OpenMetrics 1.0; Prometheus exposition formats for what is binary.
 
+mod copies;
 mod exemplars;
 mod histograms;
 mod openings;
@@ -320,14 +321,7 @@ fn accounts(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     counter(registry, "charges_lost", help, control.charges_lost);
     let help = "Refusals and other events for operators that found no room in the queue";
     counter(registry, "events_lost", help, control.events_lost);
-    counter(registry, "dnstap_written", "Messages that a dnstap reader received", control.dnstap_written);
-    let is_connected = status.dnstap.as_ref().is_some_and(|reader| reader.is_connected);
-    gauge(registry, "dnstap_connected", "1 while a dnstap reader is connected", None, is_connected.into());
-    let help = "Messages for a dnstap reader that found no room, or whose connection ended";
-    counter(registry, "dnstap_lost", help, control.dnstap_lost);
-    counter(registry, "otlp_spans_written", "Spans that a collector took", control.otlp_written);
-    let help = "Spans for a collector that found no room, or that it did not take";
-    counter(registry, "otlp_spans_lost", help, control.otlp_lost);
+    copies::register(registry, status, snapshot);
     let difference = snapshot.difference();
     let rows = [
         ("connections", difference.connections),

@@ -21,7 +21,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Source, bans, drain};
+use super::{Source, bans, drain, switch};
 use crate::config::Page;
 
 /// The rights to read the page and to act from it.
@@ -54,6 +54,8 @@ pub(super) fn routes(source: &AnySource) -> Router<AnySource> {
         .route("/api/ban", post(bans::ban))
         .route("/api/unban", post(bans::unban))
         .route("/api/drain", post(drain::set))
+        .route("/api/dot", post(switch::set_dot))
+        .route("/api/backend", post(switch::set_backend))
         .layer(DefaultBodyLimit::max(BODY_OCTETS_MAX))
         .layer(middleware::from_fn_with_state(Arc::clone(source), guard))
 }

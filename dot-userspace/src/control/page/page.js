@@ -4,7 +4,7 @@
 
 const INTERVAL_MS = 2000, POINTS = 90;
 const $ = (id) => document.getElementById(id);
-let token = "", before = null, timer = 0;
+let token = "", before = null, timer = 0, sure_until = 0;
 const history = { queries: [], handshakes: [], drops: [], p50: [], p99: [] };
 
 // The token comes behind the #, which no browser sends; it stays in this tab.
@@ -65,6 +65,18 @@ function button(text, key, act) {
   return made;
 }
 
+function weight(backend, switches) {
+  const made = document.createElement("input");
+  made.type = "number";
+  made.min = 1;
+  made.max = 1000;
+  made.dataset.key = "weight " + backend.name;
+  made.setAttribute("aria-label", "Weight of " + backend.name);
+  if (backend.weight !== undefined) made.value = backend.weight;
+  made.addEventListener("change", () => { made.blur(); switches({ weight: Number(made.value) })(); });
+  return made;
+}
+
 const number = (value, kind) => [value >= 100 || Number.isInteger(value) ? Math.round(value).toLocaleString("en") : value.toFixed(1), "n " + (kind || "")];
 const time = (us) => us === null ? "" : us < 1e3 ? us.toFixed(0) + " µs" : us < 1e6 ? (us / 1e3).toFixed(us < 1e4 ? 2 : 1) + " ms" : (us / 1e6).toFixed(2) + " s";
 const span = (seconds) => seconds < 120 ? seconds + " s" : seconds < 7200 ? Math.floor(seconds / 60) + " min" : seconds < 172800 ? Math.floor(seconds / 3600) + " h" : Math.floor(seconds / 86400) + " days";
@@ -107,13 +119,22 @@ function show(now) {
   const seconds = before ? Math.max(0.2, (now.at_ms - before.at_ms) / 1000) : 0;
   const rate = (name) => seconds ? Math.max(0, now.totals[name] - before.totals[name]) / seconds : 0;
   const status = now.status, can = now.can_change;
-  const serving = status.state === "serving" && !status.drain;
-  $("summary").textContent = `${status.version}, ${status.drain ? "drained: load balancers are told to send no new clients" : status.state}, up ${span(status.uptime_seconds)}, ` +
+  const serving = status.state === "serving" && !status.drain && !status.off;
+  $("summary").textContent = `${status.version}, ${status.off ? "DNS over TLS is switched off; " : ""}${status.drain ? "drained: load balancers are told to send no new clients" : status.state}, up ${span(status.uptime_seconds)}, ` +
     `${now.totals.open.toLocaleString("en")} connections open` + (status.servfail_percent ? `; clients get SERVFAIL for ${status.servfail_percent} % of their queries` : "");
   $("summary").className = serving && !status.servfail_percent ? "good" : "bad";
   $("drain").hidden = !can;
   $("drain").textContent = status.drain ? "Undrain" : "Drain";
   $("drain").onclick = () => act("/api/drain", { is_on: !status.drain });
+  // Off is asked twice: the second time within five seconds.
+  $("dot").hidden = !can;
+  $("dot").textContent = status.off ? "Switch DNS over TLS on" : now.at_ms < sure_until ? "Really switch it off?" : "Switch DNS over TLS off";
+  $("dot").onclick = () => {
+    const is_sure = status.off || Date.now() < sure_until;
+    sure_until = is_sure ? 0 : Date.now() + 5000;
+    if (is_sure) act("/api/dot", { is_on: Boolean(status.off) });
+    else $("dot").textContent = "Really switch it off?";
+  };
   $("ban").hidden = !can;
   $("login").hidden = can;
 
@@ -169,15 +190,20 @@ function show(now) {
   rows("bans", now.bans.map((ban) => [[ban.prefix, "code"], ban.reason || ban.cause || "", [span(ban.seconds_left), "n"], number(ban.hits),
     can ? button("Lift", "lift " + ban.prefix, () => act("/api/unban", { client: ban.prefix })) : ""]));
 
-  rows("backends", status.backends.map((backend) => {
+  // A weight that is being typed stays.
+  const is_typing = document.activeElement && document.activeElement.closest("#backends input");
+  if (!is_typing) rows("backends", status.backends.map((backend) => {
     const of = (label) => {
       const count = (state) => (state.backends[backend.name] || {})[label] || 0;
       return number(seconds ? Math.max(0, count(now) - count(before)) / seconds : 0);
     };
     const took = windows.filter((one) => one.of === "backend" && one.labels.backend === backend.name).flatMap((one) => one.window).sort((a, b) => a[0] - b[0]);
-    const state = backend.state + (backend.reason ? `: ${backend.reason}` : "") + (backend.servfail_percent ? `, SERVFAIL ${backend.servfail_percent} %` : "");
+    const switches = (change) => () => act("/api/backend", { name: backend.name, switch: change }, "backend-says");
+    const state = (backend.is_drained ? "drained, " : "") + backend.state + (backend.reason ? `: ${backend.reason}` : "") + (backend.servfail_percent ? `, SERVFAIL ${backend.servfail_percent} %` : "");
     return [backend.name, [`${backend.address} ${backend.transport}`, "code"], [state, backend.state === "up" ? "good" : backend.state === "unchecked" ? "" : "bad"],
-      of("asked"), of("lost"), [time(quantile(took, 0.5)), "n"], [time(quantile(took, 0.99)), "n"]];
+      of("asked"), of("lost"), [time(quantile(took, 0.5)), "n"], [time(quantile(took, 0.99)), "n"],
+      can ? weight(backend, switches) : backend.weight === undefined ? "" : number(backend.weight),
+      can ? button(backend.is_drained ? "Enable" : "Drain", "backend " + backend.name, switches(backend.is_drained ? "enable" : "drain")) : ""];
   }));
   rows("certificates", status.certificates.map((one) => {
     const left = Math.floor(one.not_after_unix - now.at_ms / 1000);
@@ -189,12 +215,12 @@ function show(now) {
   before = now;
 }
 
-async function act(path, body) {
+async function act(path, body, says = "ban-says") {
   try {
     await ask(path, body);
-    $("ban-says").textContent = "";
+    $(says).textContent = "";
   } catch (error) {
-    $("ban-says").textContent = error.message;
+    $(says).textContent = error.message;
   }
   look();
 }

@@ -6,14 +6,14 @@
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// `[otlp]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Otlp {
     /// The collector; empty: none.
-    #[serde(deserialize_with = "optional_endpoint")]
+    #[serde(deserialize_with = "optional_endpoint", serialize_with = "endpoint_or_empty")]
     pub endpoint: Option<OtlpEndpoint>,
     /// Permit an endpoint that is not loopback: spans leave in clear.
     pub allow_cleartext: bool,
@@ -54,6 +54,17 @@ impl std::fmt::Display for OtlpEndpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "http://{}{}", self.address, self.path)
     }
+}
+
+/// The inverse of [`optional_endpoint`].
+///
+/// # Errors
+/// The serializer's.
+fn endpoint_or_empty<S: Serializer>(
+    endpoint: &Option<OtlpEndpoint>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&endpoint.as_ref().map(ToString::to_string).unwrap_or_default())
 }
 
 /// An endpoint, or an empty string for none.

@@ -164,7 +164,7 @@ impl Process {
         wanted: Wanted,
         events: mpsc::Sender<TraceEvent>,
         lost: Arc<AtomicU64>,
-    ) -> Result<(Box<dyn Send>, mpsc::Receiver<()>), String> {
+    ) -> Result<(Box<dyn Send>, mpsc::Receiver<Infallible>), String> {
         let Wanted { subject, sample, with_names, option } = wanted;
         let lines = &self.engine().ok_or("dotd is starting; try again")?.workers;
         let traces = self.traces().clone();

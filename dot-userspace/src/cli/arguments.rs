@@ -175,7 +175,7 @@ pub(super) enum Verb {
         #[command(subcommand)]
         verb: UpstreamVerb,
     },
-    /// The backends of the running dotd: drain one, or change its share
+    /// The backends of the running dotd: drain one, or change its weight
     Backend {
         #[command(subcommand)]
         verb: BackendVerb,
@@ -215,7 +215,7 @@ pub(super) enum Verb {
         #[command(subcommand)]
         verb: TicketsVerb,
     },
-    /// The config of the running dotd, and what a file would change
+    /// The config of the running dotd, and what a file would change in it
     Config {
         #[command(subcommand)]
         verb: ConfigVerb,

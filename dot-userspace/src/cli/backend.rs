@@ -1,6 +1,7 @@
-//! `dotd backend drain`, `enable` and `weight`: how the running dotd asks one backend.
+//! `dotd backend drain`, `enable` and `weight`: change how the running dotd uses one backend.
 //!
-//! Before: the words of an operator. After: the running dotd does so, until it is told otherwise or restarted.
+//! Before: an operator runs one of these commands. After: the running dotd uses the backend that way, until the
+//! operator changes it again or dotd restarts.
 //! Never: changes the config.
 
 use std::path::Path;
@@ -20,9 +21,10 @@ use crate::control::{BackendRequest, BackendSwitch};
 /// What to do with a backend.
 #[derive(Debug, Subcommand)]
 pub(super) enum BackendVerb {
-    /// Give a backend no new queries
+    /// Send a backend no new queries
     ///
-    /// Queries that it has are waited for. It is asked again only while no other backend can be. A reload keeps it, a restart does not.
+    /// dotd waits for the queries that it has already sent. It sends the backend new queries only while no other
+    /// backend is usable. A reload keeps this setting, a restart does not.
     #[command(after_help = BACKEND_DRAIN_EXAMPLES)]
     Drain {
         /// Its name in `dotd status`: `name` in the config, or its address
@@ -31,7 +33,7 @@ pub(super) enum BackendVerb {
         #[command(flatten)]
         control: ControlArguments,
     },
-    /// Ask a backend as the config says: takes `drain` and `weight` back
+    /// Use a backend as the config says: undo `drain` and `weight`
     #[command(after_help = BACKEND_ENABLE_EXAMPLES)]
     Enable {
         /// Its name in `dotd status`: `name` in the config, or its address
@@ -42,7 +44,7 @@ pub(super) enum BackendVerb {
     },
     /// Give a backend another share of the queries
     ///
-    /// In the place of `weight` in the config. A reload keeps it, a restart does not.
+    /// Replaces `weight` of the config. A reload keeps this setting, a restart does not.
     #[command(after_help = BACKEND_WEIGHT_EXAMPLES)]
     Weight {
         /// Its name in `dotd status`: `name` in the config, or its address
@@ -72,7 +74,7 @@ pub(super) fn run(verb: BackendVerb, config: Option<&Path>) -> Result<(), CliErr
     let name = done.name;
     print(&match done.switch {
         BackendSwitch::Drain => format!("{name} gets no new queries until `dotd backend enable {name}`\n"),
-        BackendSwitch::Enable => format!("{name} is asked as the config says\n"),
+        BackendSwitch::Enable => format!("{name} is used as the config says\n"),
         BackendSwitch::Weight(weight) => format!("{name} has weight {weight} until a restart\n"),
     })
 }

@@ -1,4 +1,5 @@
-//! `dotd config show` and `dotd config diff`: the config that runs, where each value is from, and what a reload would change.
+//! `dotd config show` and `dotd config diff`: the config in effect, where each value comes from, and what a reload
+//! would change.
 //!
 //! Before: an operator asks. After: TOML that `dotd check` accepts, or a line for each key that differs.
 //! Never: changes anything; compares with a file that has mistakes.
@@ -27,22 +28,22 @@ use crate::{
 /// What to do with the config.
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigVerb {
-    /// Print every key of the config that runs, as TOML
+    /// Print every key of the config in effect, as TOML
     ///
-    /// A key that waits for a restart has the value that is in effect. The file may have changed since it was read: `dotd config diff`
-    /// tells.
+    /// A key that needs a restart is shown with the value in effect. The file may have changed since dotd read it:
+    /// see `dotd config diff`.
     #[command(after_help = CONFIG_SHOW_EXAMPLES)]
     Show {
-        /// Say behind each value where it is from: file, line and column, or the default
+        /// Show after each value where it comes from: file, line and column, or the default
         #[arg(long)]
         source: bool,
         #[command(flatten)]
         control: ControlArguments,
     },
-    /// Say what a reload with a file would change, and which of it waits for a restart
+    /// Show what a reload with a file would change, and which changes need a restart
     #[command(after_help = CONFIG_DIFF_EXAMPLES)]
     Diff {
-        /// The file [default: the one that the running dotd would read]
+        /// The file [default: the file that the running dotd would read]
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
         #[command(flatten)]
@@ -70,7 +71,7 @@ pub(super) fn run(verb: ConfigVerb, config: Option<&Path>) -> Result<(), CliErro
 fn show(runs: ConfigStatus, with_source: bool, is_json: bool) -> String {
     let keys = flat::keys(&runs.config);
     let (file, text) = (runs.file.unwrap_or_default(), runs.text.unwrap_or_default());
-    // Without the place that a mistake at the key would have: of the table around it.
+    // A key that is absent from the file has no place of its own. Its mistakes get the place of the table around it.
     let placed = Placed::of(runs.config, text, file);
     let source = |key: &flat::Key| {
         if !placed.says(&key.path) {
@@ -125,7 +126,7 @@ fn diff(runs: &Config, new: &Config, is_json: bool) -> String {
 }
 
 fn line(one: &Difference<'_>) -> String {
-    let waits = if one.waits { " (waits for a restart)" } else { "" };
+    let waits = if one.waits { " (needs a restart)" } else { "" };
     let key = one.key;
     match (one.runs, one.new) {
         (Some(runs), Some(new)) => format!("{key}: {runs} -> {new}{waits}\n"),
@@ -139,8 +140,8 @@ fn line(one: &Difference<'_>) -> String {
 mod tests {
     use super::*;
 
-    /// Goal: what a reload would change is said, each key once, with what waits for a restart; equal files differ in nothing.
-    /// Method: a file with keys of both kinds, and one backend more. Covers: A-525
+    /// Goal: each key that a reload would change is listed once, and keys that need a restart are marked; equal files
+    /// have no differences. Method: a file with keys of both kinds, and one more backend. Covers: A-525
     #[test]
     fn what_a_reload_would_change_is_said() {
         let parse = |text: &str| config::parse(text, "/etc/dotd/dotd.toml").unwrap();
@@ -151,7 +152,7 @@ mod tests {
              [[backend]]\naddress = \"127.0.0.1:54\"\n",
         );
         let text = diff(&runs, &new, false);
-        assert!(text.contains("server.workers: \"auto\" -> 3 (waits for a restart)\n"), "{text}");
+        assert!(text.contains("server.workers: \"auto\" -> 3 (needs a restart)\n"), "{text}");
         assert!(text.contains("session.idle_timeout: \"30s\" -> \"7s\"\n"), "{text}");
         assert!(text.contains("backend.1.address: \"127.0.0.1:54\" is new\n"), "{text}");
         assert!(diff(&new, &runs, false).contains("backend.1.address: \"127.0.0.1:54\" is gone\n"));

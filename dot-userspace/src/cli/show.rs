@@ -70,7 +70,7 @@ fn backend(text: &mut String, backend: &BackendStatus) {
     let name = if !is_named { "" } else { &format!("{}: ", backend.name) };
     row(text, "backend", &format!("{name}{}{how}, {}{why}", backend.address, backend.state));
     if backend.is_drained {
-        row(text, "", "drained: `dotd backend enable` takes that back");
+        row(text, "", "drained; to use it again: `dotd backend enable`");
     }
     if let Some(weight) = backend.weight {
         row(text, "", &format!("weight {weight}, set by an operator"));
@@ -345,7 +345,7 @@ mod tests {
             "dotd         0.1.0, draining for 1 min 1 s, process 42, 2 workers\n",
             "OFF          DNS over TLS is switched off until `dotd enable`, also after a restart\n",
             "listener     127.0.0.1:853 (dot), fast open on\n",
-            "backend      zone: embedded, down (TLS: another key)\n             drained: `dotd backend enable` takes that back\n             weight 3, set by an operator\n             SERVFAIL 93 of 100 answers, in the last 10 s\n             answers 37 of 100 queries\n             unmatched: 3, last: another question\n             queries go to it IN CLEAR, because its TLS fails and the config permits that\n",
+            "backend      zone: embedded, down (TLS: another key)\n             drained; to use it again: `dotd backend enable`\n             weight 3, set by an operator\n             SERVFAIL 93 of 100 answers, in the last 10 s\n             answers 37 of 100 queries\n             unmatched: 3, last: another question\n             queries go to it IN CLEAR, because its TLS fails and the config permits that\n",
             "clients      get SERVFAIL for 41 of 100 queries, in the last 10 s\n",
             "certificate  self-signed: EXPIRED ",
             " ago, for localhost, stapled\n             pin-sha256=\"PIN=\"\n             warning: old\n",

@@ -23,11 +23,11 @@ use crate::{
 /// The switches.
 #[derive(Debug, Subcommand)]
 pub(super) enum SwitchVerb {
-    /// Switch DNS over TLS off: take no new connections, and end sessions once all is answered
+    /// Switch DNS over TLS off: accept no new connections, and end each session when all its queries are answered
     ///
-    /// XDP drops each SYN to the ports of listen.dot (reason `dot_off`), and without XDP the listeners' own filter does. DNS in
-    /// clear (listen.do53) goes on. `/health` and `/health/ready` answer 503. It holds until `dotd enable`: over a reload, a crash
-    /// and an upgrade; with --persist also over a restart.
+    /// XDP drops each SYN to the ports of listen.dot (reason `dot_off`); without XDP, a filter on the listeners does.
+    /// DNS in clear (listen.do53) continues. `/health` and `/health/ready` answer 503. DNS over TLS stays off until
+    /// `dotd enable`, also after a reload, a crash and an upgrade; with --persist also after a restart.
     #[command(after_help = DISABLE_EXAMPLES)]
     Disable {
         /// Stay off after a restart too
@@ -93,7 +93,7 @@ pub(super) fn run(verb: SwitchVerb, config: Option<&Path>) -> Result<(), CliErro
     )
 }
 
-/// DNS over TLS as a whole.
+/// Switches DNS over TLS as a whole.
 fn switch(request: SwitchRequest, control: &ControlArguments, config: Option<&Path>) -> Result<(), CliError> {
     let (body, done) = ask::tell::<SwitchRequest>(&socket(control, config), Method::POST, "/dot", &request)?;
     if control.json {

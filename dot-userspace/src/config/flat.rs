@@ -1,7 +1,7 @@
-//! A config as lines of a file: each key with its value, in the order of the sections.
+//! A config as the lines of a file: each key with its value, in the order of the sections.
 //!
-//! Before: a config that runs, or that a file holds. After: `dotd config show` prints it, `dotd config diff` compares it.
-//! Never: leaves a key out: what a file does not say has its default here.
+//! Before: a config, in effect or from a file. After: `dotd config show` prints it, `dotd config diff` compares it.
+//! Never: omits a key: a key that is absent from the file has its default value here.
 
 use serde_json::Value;
 
@@ -12,14 +12,14 @@ use super::Config;
 pub struct Key {
     /// The table that it is in, as a header: `[xdp.limit]`, `[[backend]]`.
     pub header: String,
-    /// Its path, with the index of an element: `backend.0.address`.
+    /// Its path. An element of an array has its index: `backend.0.address`.
     pub path: String,
     /// Its value, as TOML.
     pub value: String,
 }
 
 impl Key {
-    /// Its own name.
+    /// The last part of its path.
     #[must_use]
     pub fn name(&self) -> &str {
         self.path.rsplit('.').next().unwrap_or_default()
@@ -30,14 +30,14 @@ impl Key {
 #[must_use]
 pub fn keys(config: &Config) -> Vec<Key> {
     let mut keys = Vec::new();
-    // A config holds strings, numbers, lists and tables: all of them have a form in JSON.
+    // All values of a config can be JSON: they are strings, numbers, lists and tables.
     if let Ok(value) = serde_json::to_value(config) {
         walk("", "", &value, &mut keys);
     }
     keys
 }
 
-/// The keys of a table, and then of the tables in it.
+/// Adds the keys of a table, and then the keys of the tables in it.
 fn walk(path: &str, header: &str, value: &Value, keys: &mut Vec<Key>) {
     let Value::Object(table) = value else { return };
     let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
@@ -58,7 +58,7 @@ fn walk(path: &str, header: &str, value: &Value, keys: &mut Vec<Key>) {
     }
 }
 
-/// A value as a file has it.
+/// A value as it is written in a config file.
 fn toml_of(value: &Value) -> String {
     match value {
         Value::Object(table) => {
@@ -74,10 +74,10 @@ fn toml_of(value: &Value) -> String {
     }
 }
 
-/// Whose elements have sections of their own.
+/// Arrays whose elements are written as sections.
 const ARRAYS_OF_TABLES: [&str; 3] = ["access.listener", "backend", "policy.zone"];
 
-/// Every key as a file.
+/// The text of a file with every key.
 #[must_use]
 pub fn file(keys: &[Key], note: impl Fn(&Key) -> Option<String>) -> String {
     let mut text = String::new();
@@ -101,8 +101,8 @@ mod tests {
     use super::*;
     use crate::config::parse;
 
-    /// Goal: what is shown of a config is a file that means the same. Method: the defaults, and a file with every kind of table,
-    /// printed and read again. Covers: A-525
+    /// Goal: the text that is shown is a file with the same meaning. Method: print the defaults and a file with every
+    /// kind of table, and read both again. Covers: A-525
     #[test]
     fn what_is_shown_means_the_same() {
         let full = "[server]\nworkers = 3\nuser = \"no\\\"body\"\n[listen]\ndot = [\"127.0.0.1:853\"]\n\

@@ -94,13 +94,13 @@ impl Placed {
         !self.file.is_empty() && self.text.lines().map(str::trim).all(says_nothing)
     }
 
-    /// A config of this text, which has been found sound before.
+    /// A config with the text that it was read from. It has been checked before.
     #[must_use]
     pub fn of(config: Config, text: String, file: String) -> Self {
         Self { config, text, file }
     }
 
-    /// Whether the file itself says the key.
+    /// Whether the file has the key.
     #[must_use]
     pub fn says(&self, key: &str) -> bool {
         Source::parse(&self.text, &self.file).0.says(key)

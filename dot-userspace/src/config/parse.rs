@@ -24,7 +24,7 @@ pub(super) fn optional_socket<'de, D: Deserializer<'de>>(
         .map_err(|_| D::Error::custom(format!("\"{text}\" is not an address:port; write \"127.0.0.1:8853\"")))
 }
 
-/// The other way.
+/// Writes an address, or an empty string if there is none.
 #[expect(clippy::ref_option, reason = "serde passes it so")]
 pub(super) fn socket_or_empty<S: Serializer>(
     socket: &Option<SocketAddr>,

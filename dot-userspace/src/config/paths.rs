@@ -1,8 +1,8 @@
-//! Paths of a config file: one that is relative is relative to the folder of the file that names it, and one that begins with
-//! `$CREDENTIALS_DIRECTORY` is in the folder of what systemd loads for the unit.
+//! Paths of a config file. A relative path is relative to the folder of the file that has it. A path that begins with
+//! `$CREDENTIALS_DIRECTORY` is in the folder of the files that systemd loads for the unit.
 //!
 //! Before: the keys of a file. After: each path is absolute, or as relative as the file's own.
-//! Holds: that folder, as the environment has it at first: the process that serves forgets its environment.
+//! Holds: that folder, from the environment at the start, because the engine clears its environment.
 //! Never: reads the disk; gives a meaning to an empty path, which means that there is none.
 //!
 //! Source: systemd.exec(5), LoadCredential=.
@@ -16,7 +16,7 @@ use super::Config;
 
 /// Puts `folder`, that of the config file, before each relative path.
 pub(super) fn resolve(config: &mut Config, folder: &Path) {
-    // Also where no path needs it: a later reload may, when the environment is gone.
+    // Also if no path needs it: a later reload may need it, when the environment is cleared.
     credentials();
     let (server, tls) = (&mut config.server, &mut config.tls);
     let certificates =
@@ -65,7 +65,8 @@ fn put_before(path: &mut PathBuf, folder: &Path) {
     };
 }
 
-/// Where systemd puts what LoadCredential= names: the unit's folder also where a shell asks, which does not have the variable.
+/// The folder with the files of LoadCredential=. A shell does not have the variable, so there it is the folder of the
+/// packaged unit.
 fn credentials() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| match std::env::var_os(&VARIABLE[1..]) {
@@ -74,9 +75,9 @@ fn credentials() -> &'static Path {
     })
 }
 
-/// As a config writes it.
+/// The variable, as a config writes it.
 const VARIABLE: &str = "$CREDENTIALS_DIRECTORY";
-/// That of the packaged unit.
+/// The folder of the packaged unit.
 const OF_THE_UNIT: &str = "/run/credentials/dotd.service";
 
 #[cfg(test)]

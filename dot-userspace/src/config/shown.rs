@@ -1,7 +1,8 @@
-//! The config as a page shows it: every key, the value in effect, and whether the file or the default says so.
+//! The config as a page shows it: every key, the value in effect, and whether it comes from the file or is the
+//! default.
 //!
-//! Before: the config that runs, and the text that it was read from. After: a row for each key of `config::flat`.
-//! Never: shows more than the file has: a secret is a path there.
+//! Before: the config in effect, and the text that dotd read it from. After: a row for each key of `config::flat`.
+//! Never: shows more than the file has: for a secret that is a path.
 
 use serde::Serialize;
 
@@ -21,8 +22,8 @@ pub struct ConfigRow {
     pub waits: bool,
 }
 
-/// Every key of a config that runs, by the file that it was read from (`None`: there is no file) and the keys of that file that wait
-/// for a restart.
+/// Every key of the config in effect, with the file that it was read from (`None`: there is no file) and the keys of
+/// that file that need a restart.
 #[must_use]
 pub fn rows(runs: &Config, read: Option<&Read>, waiting: &[&str]) -> Vec<ConfigRow> {
     let source = read.map(|read| Source::parse(&read.text, &read.file).0);
@@ -38,8 +39,8 @@ pub fn rows(runs: &Config, read: Option<&Read>, waiting: &[&str]) -> Vec<ConfigR
 mod tests {
     use super::{super::parse, *};
 
-    /// Goal: each key has the value in effect and where that is from, backends and certificates too, and what waits is said to.
-    /// Method: no file; a file with a key of each form. Covers: C-583
+    /// Goal: each key has the value in effect and where it comes from, also for backends and certificates, and keys
+    /// that need a restart are marked. Method: no file; a file with a key of each form. Covers: C-583
     #[test]
     fn each_key_has_its_source() {
         let plain = rows(&Config::default(), None, &[]);

@@ -81,7 +81,7 @@ impl<'a> Source<'a> {
         self.span(&steps(path)).map(|span| place(self.text, span.start))
     }
 
-    /// Whether the file itself says the key.
+    /// Whether the file has the key.
     pub(super) fn says(&self, path: &str) -> bool {
         let mut at = None;
         steps(path).iter().all(|step| {

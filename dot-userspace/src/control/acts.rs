@@ -15,7 +15,7 @@ use axum::{
 use super::Source;
 use crate::confine::acts;
 
-/// `POST /stick`: the first worker takes no more turns.
+/// `POST /stick`: makes the first worker hang.
 async fn stick(Shared(source): Shared<Arc<dyn Source>>) -> StatusCode {
     source.stick();
     StatusCode::OK

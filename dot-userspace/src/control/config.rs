@@ -1,7 +1,7 @@
-//! `/config` on the control socket: the config that runs, and the text that it was read from.
+//! `/config` on the control socket: the config in effect, and the text that dotd read it from.
 //!
 //! Before: `router` has the request. After: `dotd config` shows it, or compares it with a file.
-//! Never: holds a secret: the config names files, and none of their content.
+//! Never: holds a secret: the config has the paths of files, not their content.
 
 use std::sync::Arc;
 
@@ -11,23 +11,23 @@ use serde::{Deserialize, Serialize};
 use super::Source;
 use crate::config::Config;
 
-/// What runs.
+/// The config in effect.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConfigStatus {
-    /// The file that it was read from; absent: every default holds.
+    /// The file that dotd read it from; absent: there is no file, and every key has its default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// Its text at that time.
+    /// The text of the file when dotd read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// Every key as it is in effect: keys that wait for a restart have the value from before.
+    /// Every key with the value in effect: keys that need a restart have the previous value.
     pub config: Config,
 }
 
-/// The route.
+/// The route of the config.
 pub(super) fn route() -> Router<Arc<dyn Source>> {
     Router::new().route(PATH, get(async |Shared(source): Shared<Arc<dyn Source>>| Json(source.config())))
 }
 
-/// Where.
+/// The path of the route.
 pub(super) const PATH: &str = "/config";

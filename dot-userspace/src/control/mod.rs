@@ -113,17 +113,17 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// The time is too long.
     fn drain(&self, request: DrainRequest) -> Result<DrainRequest, String>;
-    /// Makes the first worker take no more turns, for a test of what watches it.
+    /// Makes the first worker hang, for a test of the watchdog.
     #[cfg(debug_assertions)]
     fn stick(&self);
-    /// The config that runs.
+    /// The config in effect.
     fn config(&self) -> ConfigStatus;
     /// Switches DNS over TLS on or off; returns the resulting state.
     ///
     /// # Errors
-    /// There is no listener for it, or the state cannot be noted.
+    /// There is no listener for it, or the state cannot be saved.
     fn switch(&self, request: SwitchRequest) -> Result<SwitchRequest, String>;
-    /// Changes how often a backend is asked until a restart; returns the resulting state.
+    /// Drains a backend or changes its weight, until a restart; returns the resulting state.
     ///
     /// # Errors
     /// There is no backend of that name, or the weight is out of range.

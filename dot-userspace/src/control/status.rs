@@ -28,7 +28,7 @@ pub struct Status {
     /// Set while an operator has told load balancers to send no new clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<DrainStatus>,
-    /// An operator has switched DNS over TLS off.
+    /// Set while an operator has switched DNS over TLS off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub off: Option<OffStatus>,
     /// Seconds since dotd was ready.
@@ -201,10 +201,10 @@ pub struct BackendStatus {
     /// The reason why the last check failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// An operator drains it.
+    /// Whether an operator drains it.
     #[serde(default)]
     pub is_drained: bool,
-    /// Its weight, where an operator has set another one than the config.
+    /// Its weight, if an operator has set another one than the config.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u16>,
     /// Percentage of queries that it answered between its last two checks; absent if there were few queries.

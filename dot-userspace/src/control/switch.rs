@@ -1,4 +1,4 @@
-//! `/dot` and `/backend` on the control socket: what an operator switches while dotd runs.
+//! `/dot` and `/backend` on the control socket: what an operator can switch while dotd runs.
 //!
 //! Before: `router` has the request. After: the [`Source`] has switched DNS over TLS, or a backend.
 //! Never: takes a body beyond [`BODY_OCTETS_MAX`].
@@ -15,49 +15,49 @@ use serde::{Deserialize, Serialize};
 
 use super::{Body, Source, answer};
 
-/// What `dotd enable` and `dotd disable` ask for, and what is so then.
+/// What `dotd enable` and `dotd disable` request, and the resulting state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SwitchRequest {
     /// Whether DNS over TLS is served.
     pub is_on: bool,
-    /// It stays off over a restart.
+    /// Whether it stays off after a restart.
     #[serde(default)]
     pub persists: bool,
 }
 
-/// That DNS over TLS is switched off.
+/// The state of DNS over TLS while it is switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OffStatus {
-    /// Also after a restart.
+    /// Whether it stays off after a restart.
     pub persists: bool,
 }
 
-/// What `dotd backend` asks for, and what is so then.
+/// What `dotd backend` requests, and the resulting state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackendRequest {
     /// Its name in `dotd status`.
     pub name: String,
-    /// What becomes of it.
+    /// The change.
     pub switch: BackendSwitch,
 }
 
-/// What becomes of a backend until a restart.
+/// A change to one backend that holds until a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendSwitch {
-    /// It gets no new query while another backend can be asked.
+    /// It gets new queries only while no other backend is usable.
     Drain,
-    /// It is asked as the config says.
+    /// It is used as the config says.
     Enable,
-    /// It is asked with this weight.
+    /// It is used with this weight.
     Weight(u16),
 }
 
 type AnySource = Arc<dyn Source>;
 
-/// The routes.
+/// The routes of both switches.
 pub(super) fn route() -> Router<AnySource> {
     let router = Router::new().route(DOT, post(set_dot)).route(BACKEND, post(set_backend));
     router.layer(DefaultBodyLimit::max(BODY_OCTETS_MAX))
@@ -74,8 +74,8 @@ pub(super) async fn set_backend(
     answer(request, |request| source.switch_backend(request))
 }
 
-/// Where.
+/// The paths of the routes.
 pub(super) const DOT: &str = "/dot";
 pub(super) const BACKEND: &str = "/backend";
-/// A name and two words.
+/// Enough for a name and the change.
 const BODY_OCTETS_MAX: usize = 1024;

@@ -1,10 +1,11 @@
 //! Whether the kernel takes new connections for DNS over TLS.
 //!
-//! Before: an operator switches it, and the engine asks. After: the kernel drops what comes to a listener before a connection exists, or
-//! takes it again.
-//! Holds: a socket filter on each listener. The listener stays bound and keeps its place in its SO_REUSEPORT group, which a
-//! listener that is closed and opened again would lose. The filter belongs to the socket: the next engine has the same.
-//! Never: touches DNS in clear.
+//! Before: an operator switches DNS over TLS, and the engine asks the keeper. After: the kernel drops packets to
+//! these listeners before a connection exists, or accepts them again.
+//! Holds: a socket filter on each listener. The listener stays bound and keeps its place in its SO_REUSEPORT group; a
+//! listener that is closed and opened again would lose it. The filter belongs to the socket, so it also holds for the
+//! next engine.
+//! Never: changes anything for DNS in clear.
 //!
 //! Source: socket(7), SO_ATTACH_FILTER.
 
@@ -15,10 +16,11 @@ use socket2::{SockFilter, SockRef};
 
 use super::estate::{Groups, Sockets};
 
-/// "Return the constant": so many octets of a packet get to the socket; with 0 it is dropped.
+/// The BPF instruction "return the constant": this number of octets of a packet gets to the socket. 0 drops the
+/// packet.
 const RETURN_CONSTANT: u16 = 0x06;
 
-/// Has the kernel take connections for these listeners, or drop them.
+/// Makes the kernel accept connections for these listeners, or drop them.
 pub(super) fn set(sockets: &Sockets<OwnedFd>, are_open: bool) -> io::Result<()> {
     let groups: &Groups<OwnedFd> = &sockets.dot;
     groups.iter().flat_map(|(_, group)| group).try_for_each(|listener| set_one(listener, are_open))
@@ -30,7 +32,7 @@ fn set_one(listener: &OwnedFd, are_open: bool) -> io::Result<()> {
         return socket.attach_filter(&[SockFilter::new(RETURN_CONSTANT, 0, 0, 0)]);
     }
     match socket.detach_filter() {
-        // There is no filter.
+        // The listener has no filter.
         Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(()),
         outcome => outcome,
     }

@@ -262,12 +262,12 @@ impl Duty {
             Request::Doors { are_open } => match &self.estate.sockets {
                 Some(sockets) => doors::set(sockets, are_open)
                     .map_or_else(|error| Answer::Refused(error.to_string()), |()| Answer::Done(None)),
-                // It is stopping.
+                // dotd is stopping.
                 None => Answer::Done(None),
             },
             Request::Alive(text) => {
                 use sd_notify::NotifyState;
-                // Without systemd there is nothing to notify, which is no error.
+                // Without systemd nothing is notified, which is not an error.
                 let _ = sd_notify::notify(&[NotifyState::Watchdog, NotifyState::Status(&text)]);
                 Answer::Done(None)
             }

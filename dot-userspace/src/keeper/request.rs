@@ -135,15 +135,16 @@ impl Keeper {
         }
     }
 
-    /// Has the kernel take new connections for DNS over TLS, or drop them.
+    /// Makes the kernel accept new connections for DNS over TLS, or drop them.
     ///
     /// # Errors
-    /// The keeper has no right to, or is of an earlier build.
+    /// The keeper may not do it, or is of an earlier build.
     pub fn doors(&self, are_open: bool) -> Result<(), KeeperError> {
         self.ask(&Request::Doors { are_open }).map(drop)
     }
 
-    /// Every worker answers, and this is how it stands. A keeper of an earlier build refuses it, and tells systemd nothing.
+    /// Reports that every worker answers, with a text on the state of the engine. A keeper of an earlier build
+    /// refuses the report, and reports nothing to systemd.
     pub fn alive(&self, text: String) {
         let _ = self.ask(&Request::Alive(text));
     }

@@ -26,7 +26,7 @@ use nix::{
 pub(super) const VERSION: u8 = 2;
 /// A word and a path.
 pub(super) const REQUEST_OCTETS_MAX: usize = 4 + 4096;
-/// A line of `systemctl status`.
+/// The longest line for `systemctl status`.
 const STATUS_OCTETS_MAX: usize = 256;
 /// A kind, and a reason in words.
 pub(super) const ANSWER_OCTETS_MAX: usize = 4096;
@@ -63,9 +63,9 @@ pub(super) enum Request {
     /// Does another engine serve in place of this one? Then this one must end; the answer carries
     /// the passage for its sessions.
     IsSucceeded,
-    /// Take new connections for DNS over TLS, or drop them.
+    /// Accept new connections for DNS over TLS, or drop them.
     Doors { are_open: bool },
-    /// Every worker answers: systemd's watchdog is told, with this text for `systemctl status`.
+    /// Every worker answers: report it to systemd's watchdog, with this text for `systemctl status`.
     Alive(String),
     /// Keep these octets for the next engine: the keys of session tickets, as `tls::Tickets` writes and reads them.
     Keep(Vec<u8>),
@@ -120,7 +120,8 @@ impl Request {
     }
 }
 
-/// A text without what would end a line: each line of a message to systemd is another assignment, such as MAINPID=.
+/// A text without control characters: each line of a message to systemd is an assignment of its own, such as
+/// MAINPID=.
 fn one_line(text: &[u8]) -> String {
     String::from_utf8_lossy(text).replace(|letter: char| letter.is_control(), " ")
 }

@@ -222,12 +222,12 @@ async fn hear_signals(
     }
 }
 
-/// Every worker forgets these cached answers, or all of them.
+/// Makes every worker remove these cached answers, or all of them.
 fn flush(running: &Running, forget: &Flush) {
     running.workers.iter().for_each(|worker| worker.tell(Command::Flush(forget.clone())));
 }
 
-/// Every worker asks backends as an operator has switched them.
+/// Makes every worker use backends as an operator has switched them.
 fn weigh(process: &Process, running: &mut Running) {
     process.weigh(&running.config, &mut running.backends);
     running.workers.iter().for_each(|worker| worker.tell(Command::Weigh(running.backends.clone())));

@@ -1,8 +1,8 @@
-//! Whether every worker still takes its turns, and the word about it that systemd's watchdog waits for.
+//! Checks that every worker still responds, and reports it to systemd's watchdog.
 //!
-//! Before: the control thread looks around each second. After: each worker has answered, and systemd hears it with a line for
-//! `systemctl status`; or one is stuck, and the engine ends, so that the keeper starts another one.
-//! Never: takes a machine that stood still for a worker that does: only seconds in which this thread ran are counted.
+//! Before: the control thread checks every second. After: every worker has answered, and systemd gets the report with
+//! a line for `systemctl status`; or a worker is stuck, and the engine ends, so that the keeper starts another one.
+//! Never: counts a pause of the whole machine as a stuck worker: it counts only seconds in which this thread ran.
 
 use std::{
     sync::{
@@ -21,11 +21,12 @@ use crate::{
     worker::Worker,
 };
 
-/// A worker that has not answered for so many looks is stuck: no turn takes a second.
+/// A worker that does not answer this number of checks is stuck: a turn of a worker takes much less than a second.
 const LOOKS_MAX: u64 = 15;
-/// Looks that follow each other faster than this are one: the clock of an interval catches up after a pause.
+/// A check that follows the previous one sooner than this does not count: after a pause, the timer of an interval
+/// fires several times at once.
 const LOOK_LEAST: Duration = Duration::from_millis(500);
-/// systemd hears of it at every fifth look.
+/// systemd gets a report at every fifth check.
 const TOLD_EVERY: u64 = 5;
 
 /// What each worker has answered.
@@ -35,12 +36,12 @@ pub(super) struct Heartbeat {
     last: Option<Instant>,
 }
 
-/// What a look found.
+/// The result of a check.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Beat {
-    /// All is well.
+    /// Every worker answers.
     Well,
-    /// The same, and systemd is to hear of it.
+    /// Every worker answers, and a report to systemd is due.
     Tell,
     /// The first worker that does not answer.
     Stuck(usize),
@@ -64,7 +65,7 @@ impl Heartbeat {
         beat.unwrap_or(Beat::Well)
     }
 
-    /// What is known at this look; `None`: it is none, because the one before has just been.
+    /// The result of this check; `None`: it does not count, because the previous check was just before it.
     fn count(&mut self, now: Instant) -> Option<Beat> {
         if self.last.is_some_and(|last| now.saturating_duration_since(last) < LOOK_LEAST) {
             return None;
@@ -78,7 +79,8 @@ impl Heartbeat {
     }
 }
 
-/// Whether every worker takes its turns. An engine with one that does not ends as by a crash: its keeper starts another one.
+/// Checks that every worker responds. If one does not, the engine ends as in a crash, and its keeper starts another
+/// one.
 pub(super) fn feel(process: &Process, running: &Running, heartbeat: &mut Heartbeat) {
     match heartbeat.look(&running.workers, Instant::now()) {
         Beat::Well => {}
@@ -87,10 +89,7 @@ pub(super) fn feel(process: &Process, running: &Running, heartbeat: &mut Heartbe
             running.keeper.alive(in_a_line(&process.status(), total));
         }
         Beat::Stuck(worker) => {
-            tracing::error!(
-                worker,
-                "a worker does not answer; the process that serves ends, and another one begins"
-            );
+            tracing::error!(worker, "a worker does not answer; this process ends, and a new one starts");
             logging::flush();
             std::process::abort();
         }
@@ -120,8 +119,9 @@ fn in_a_line(status: &Status, connections: u32) -> String {
 mod tests {
     use super::*;
 
-    /// Goal: a worker that answers nothing is found after its time, and not because this thread stood still. Method: looks a second
-    /// apart, of which one worker answers none; then a burst of looks after an hour.
+    /// Goal: a worker that does not answer is found after the limit, and a pause of this thread does not count.
+    /// Method: checks one second apart, which one worker never answers; then a burst of checks after an hour. Covers:
+    ///
     #[test]
     fn a_worker_that_does_not_answer_is_found() {
         let (mut heartbeat, begin) = (Heartbeat::of(2), Instant::now());

@@ -300,7 +300,7 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
 /// whether bans survive a restart.
 type Ties = (Keeper, Option<OwnedFd>, bool);
 
-/// The config file: its path, and the text that is served.
+/// The config file: its path, and the text in effect.
 type File = (Option<PathBuf>, Option<String>);
 
 /// Serves without rights, until a signal.
@@ -375,7 +375,7 @@ fn engine(opened: Opened, config: Config, (path, text): File, ties: Ties) -> any
     control_loop::run(process, running, opened.seen, opened.control_socket, opened.http, opened.began)
 }
 
-/// The name of the config file in what is said about it.
+/// The name of the config file in messages.
 fn file_of(path: Option<&Path>) -> String {
     path.unwrap_or(Path::new(config::DEFAULT_PATH)).display().to_string()
 }

@@ -228,8 +228,8 @@ impl Process {
         }
     }
 
-    /// Before workers run: says what is wrong with certificates, and switches the kernel as it was. `keeps_bans`: they survive a
-    /// restart.
+    /// Before workers run: logs what is wrong with certificates, and switches the kernel to the last state. `keeps_bans`: bans survive
+    /// a restart.
     pub(super) fn begin(&self, keeps_bans: bool) {
         if keeps_bans {
             self.restore_bans();

@@ -4,9 +4,12 @@
 //! reader closes.
 //! Holds: the running traces, for reports of the kernel half. Never: waits.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use dot_common::{traced::Seen, verdict::Action};

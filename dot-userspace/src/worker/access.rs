@@ -35,7 +35,7 @@ pub(super) struct Entry {
 }
 
 impl Acceptor {
-    /// Whether that service is switched off, and a connection for it must be closed; it is counted.
+    /// Whether the service is switched off, so that a connection for it must be closed; counts the connection.
     pub(super) fn is_off(&self, entry: Entry) -> bool {
         let is_off = entry.transport == Transport::Dot && self.shared().is_off();
         if is_off {

@@ -1,7 +1,8 @@
-//! The way to a worker, for those who know no more of it.
+//! The channel to a worker.
 //!
 //! Before: a worker runs. After: it executes a command in its next turn.
-//! Never: waits for it, but where sessions of the engine before arrive faster than it takes them.
+//! Never: waits for the worker, except where sessions of the previous engine arrive faster than the worker takes
+//! them.
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ impl Line {
     }
 
     /// Makes the worker continue a session of the previous engine. Waits while other sessions wait for the worker.
-    /// `false`: the worker accepts none any more, and this connection is closed.
+    /// `false`: the worker takes no more sessions, and this connection is closed.
     #[must_use]
     pub fn adopt(&self, arrived: Arrived) -> bool {
         let is_taken = self.arrivals.send(arrived).is_ok();
@@ -44,7 +45,7 @@ impl Line {
 
     /// Sends the worker a command, which it executes in its next turn.
     pub(super) fn tell(&self, command: Command) {
-        // A worker that is gone needs no commands; `join` reports how it went.
+        // A worker that has ended needs no commands; `join` reports how it ended.
         let _ = self.commands.send(command);
         self.bell.notify_one();
     }

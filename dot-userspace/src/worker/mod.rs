@@ -85,9 +85,10 @@ pub enum Command {
     Screen(Option<Arc<Screen>>),
     /// The connections are near their cap, or no longer: check their number.
     NoteFill,
-    /// DNS over TLS is switched on or off: take connections for it, or none, and end its sessions once all is answered.
+    /// Switch DNS over TLS on or off. Off: accept no connections for it, and end each session when all its queries
+    /// are answered.
     Switch(bool),
-    /// Other weights of the same backends.
+    /// Use these weights for the same backends.
     Weigh(Vec<BackendConfig>),
     /// Call this with the state that the sessions of the worker share.
     Look(Look),

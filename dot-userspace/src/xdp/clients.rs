@@ -10,7 +10,7 @@ use super::{BanRow, Charges, Loaded, Xdp, XdpError, kernel::Kernel};
 use crate::config;
 
 impl Xdp {
-    /// Whether SYN for DNS over TLS are dropped, because it is switched off.
+    /// Sets whether XDP drops each SYN for DNS over TLS, because DNS over TLS is switched off.
     ///
     /// # Errors
     /// [`XdpError::Settings`]

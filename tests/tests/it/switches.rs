@@ -263,9 +263,9 @@ fn the_running_config_is_shown_and_compared() {
     dotd.rewrite_config(&config.set("session", "idle_timeout", "\"7s\"").set("server", "workers", "3"));
     let said = dotd.operate(&["config", "diff"]);
     assert!(said.has("session.idle_timeout: \"9s\" -> \"7s\"\n"), "{}", said.text);
-    assert!(said.has("-> 3 (waits for a restart)\n"), "{}", said.text);
+    assert!(said.has("-> 3 (needs a restart)\n"), "{}", said.text);
     assert!(dotd.operate(&["reload"]).is_success);
     let said = dotd.operate(&["config", "diff"]);
-    assert!(said.has("waits for a restart") && !said.has("idle_timeout"), "{}", said.text);
+    assert!(said.has("needs a restart") && !said.has("idle_timeout"), "{}", said.text);
     dotd.stop();
 }

@@ -1,7 +1,8 @@
-//! The ways by which operators and workers reach the control thread.
+//! The channels by which operators and workers reach the control thread.
 //!
-//! Before: a start. After: the control socket and the workers hold one end of each channel, the control loop the other.
-//! Never: lets more wait than [`WAITING_MAX`].
+//! Before: a start. After: the control socket and the workers hold one end of each channel, the control loop the
+//! other.
+//! Never: lets more than [`WAITING_MAX`] requests wait.
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,19 +18,19 @@ use crate::{
 pub(in crate::start) struct Asked {
     /// Requests to remove cached answers.
     pub flushes: mpsc::Receiver<Flush>,
-    /// Operators that wait for a reload.
+    /// Requests for a reload.
     pub reloads: mpsc::Receiver<Reload>,
-    /// Backends have been switched.
+    /// Receives a message when backends have been switched.
     pub weighings: mpsc::Receiver<()>,
 }
 
-/// The channels to the control thread, and the keeper.
+/// The senders to the control thread, and to the keeper.
 pub(in crate::start) struct Askers {
     /// Requests to remove cached answers.
     pub flushes: mpsc::Sender<Flush>,
     /// Requests for a reload.
     pub reloads: mpsc::Sender<Reload>,
-    /// Rings when backends have been switched.
+    /// Sends a message when backends have been switched.
     pub weigher: mpsc::Sender<()>,
     /// The sink of the workers' events about clients.
     pub events: EventSink,
@@ -49,10 +50,11 @@ pub(in crate::start) type Flush = Option<Forget>;
 /// The channel for the result of a reload.
 pub(in crate::start) type Reload = oneshot::Sender<Result<Reloaded, String>>;
 
-/// Flushes of the cache, and reloads, that wait for the control thread.
+/// How many requests to remove cached answers, and how many requests for a reload, wait for the control thread at
+/// most.
 const WAITING_MAX: usize = 16;
 
-/// The ways to the control thread, and their other ends.
+/// Creates the channels to the control thread.
 pub(in crate::start) fn ask(
     events: EventSink,
     taps: TapCounts,

@@ -1,4 +1,4 @@
-//! The config that runs, and the text that it was read from.
+//! The config in effect, and the text that dotd read it from.
 //!
 //! Before: a start or a reload has taken effect. After: `dotd config` and the page show it, or compare it with a file.
 //! Never: reads a file.
@@ -9,31 +9,31 @@ use crate::{
     control::ConfigStatus,
 };
 
-/// The config that runs.
+/// The config in effect.
 #[derive(Default)]
 pub(super) struct Runs {
-    /// Keys that wait for a restart have the value from before.
+    /// Keys that need a restart have the previous value.
     config: Config,
-    /// What it was read from; `None`: every default holds.
+    /// The text that it was read from; `None`: there is no file, and every key has its default.
     read: Option<Read>,
-    /// Every key of it, made once for all who ask.
+    /// Every key of it. Made once, for all readers.
     rows: Vec<ConfigRow>,
 }
 
 impl Process {
-    /// The config that runs, with what waits for a restart as it was, and its text.
+    /// The config in effect, with its text. Keys that need a restart have the previous value.
     pub(super) fn running_config(&self) -> ConfigStatus {
         let Runs { config, read, .. } = &*lock(&self.runs);
         let (file, text) = read.as_ref().map(|read| (read.file.clone(), read.text.clone())).unzip();
         ConfigStatus { file, text, config: config.clone() }
     }
 
-    /// Every key of it.
+    /// Every key of the config in effect.
     pub(super) fn running_rows(&self) -> Vec<ConfigRow> {
         lock(&self.runs).rows.clone()
     }
 
-    /// This is in effect from now on; these keys of the text are not.
+    /// Notes the config that is in effect from now on. The keys in `waiting` need a restart.
     pub(in crate::start) fn serve_file(&self, config: &Config, read: Option<Read>, waiting: &[&str]) {
         let rows = config::rows(config, read.as_ref(), waiting);
         *lock(&self.runs) = Runs { config: config.clone(), read, rows };

@@ -1,8 +1,8 @@
 //! What an operator has switched: DNS over TLS as a whole, and single backends.
 //!
-//! Before: `dotd enable`, `disable` and `backend`. After: the kernel half, every worker and the probes know it.
-//! Holds: that DNS over TLS is off, as a file without content: in `run_dir` until a restart (the engine that follows a crash or an
-//! upgrade finds it), in `state_dir` for good.
+//! Before: `dotd enable`, `disable` and `backend`. After: XDP or the keeper, every worker and the probes apply it.
+//! Holds: an empty file that says that DNS over TLS is off. It is in `run_dir` until a restart, where the engine
+//! after a crash or an upgrade finds it, or in `state_dir` to last.
 //! Never: changes the config.
 
 use std::{
@@ -22,10 +22,10 @@ use crate::{
     disk,
 };
 
-/// Its file in `run_dir` or `state_dir`.
+/// The name of the file in `run_dir` or `state_dir`.
 const FILE_NAME: &str = "dot-is-off";
 
-/// What is switched.
+/// The state of the switches.
 pub(super) struct Switched {
     run_dir: PathBuf,
     state_dir: PathBuf,
@@ -33,7 +33,7 @@ pub(super) struct Switched {
     backends: Backends,
 }
 
-/// Backends that are not as the config says, by name.
+/// Backends that are not used as the config says, by name.
 type Backends = BTreeMap<String, BackendSwitch>;
 
 impl Switched {
@@ -51,9 +51,10 @@ impl Switched {
     }
 }
 
-/// At a start: what was switched off until a restart is on again.
+/// At a start: DNS over TLS is on again if it was off until a restart.
 pub(in crate::start) fn begin_anew(run_dir: &Path) {
-    // A folder that does not exist has no such file; one that cannot be changed is told when it matters.
+    // If the folder does not exist, there is no such file. If it cannot be changed, the next switch reports the
+    // error.
     let _ = forget(run_dir);
 }
 
@@ -67,24 +68,24 @@ impl Process {
         let mut switched = lock(&self.switched);
         switched.note(request).map_err(|error| {
             let folder = if request.persists { &switched.state_dir } else { &switched.run_dir };
-            format!("{}: cannot be written to: {error}", folder.display())
+            format!("{}: cannot be changed: {error}", folder.display())
         })?;
         switched.off = (!request.is_on).then_some(OffStatus { persists: request.persists });
         drop(switched);
         self.tell_kernel(request.is_on);
         engine.workers.iter().for_each(|worker| worker.switch(request.is_on));
         if request.is_on {
-            tracing::info!("DNS over TLS is on");
+            tracing::info!("DNS over TLS is switched on");
         } else {
             tracing::warn!(
                 persists = request.persists,
-                "DNS over TLS is switched off: `dotd enable` switches it on"
+                "DNS over TLS is switched off; to switch it on: `dotd enable`"
             );
         }
         Ok(request)
     }
 
-    /// Before workers run, and once they do: as it was switched last.
+    /// Before workers start, and again when they run: applies the last state.
     pub(super) fn resume_switch(&self) {
         let mut switched = lock(&self.switched);
         let persists = is_noted(&switched.state_dir);
@@ -95,26 +96,27 @@ impl Process {
         if let Some(engine) = self.engine() {
             engine.workers.iter().for_each(|worker| worker.switch(is_on));
         } else if !is_on {
-            tracing::warn!("DNS over TLS is switched off: `dotd enable` switches it on");
+            tracing::warn!("DNS over TLS is switched off; to switch it on: `dotd enable`");
         }
     }
 
-    /// Both halves before a worker: what the kernel drops needs no place. Where neither may, workers close what they accept.
+    /// Switches the listeners and XDP before the workers: a packet that the kernel drops uses no memory here. If
+    /// neither can be switched, workers close the connections that they accept.
     fn tell_kernel(&self, is_on: bool) {
         if let Err(error) = self.keeper.doors(is_on) {
             tracing::debug!(
                 is_on,
-                "listeners are not switched, connections are closed as they come: {error}"
+                "the listeners cannot be switched, so each new connection is accepted and closed: {error}"
             );
         }
         if let Some(xdp) = &mut lock(&self.kernel).0
             && let Err(error) = xdp.set_dot_off(!is_on)
         {
-            tracing::error!("XDP does not know whether DNS over TLS is on: {error}");
+            tracing::error!("XDP cannot be told whether DNS over TLS is on: {error}");
         }
     }
 
-    /// Whether DNS over TLS is off.
+    /// The state of DNS over TLS if it is off.
     pub(super) fn off(&self) -> Option<OffStatus> {
         lock(&self.switched).off
     }
@@ -124,13 +126,21 @@ impl Process {
         let names: Vec<_> =
             lock(&self.backends).statuses(&self.history).into_iter().map(|status| status.name).collect();
         if !names.contains(&request.name) {
-            return Err(format!("there is no backend \"{}\"; there are: {}", request.name, names.join(", ")));
+            return Err(format!(
+                "there is no backend \"{}\"; the backends are: {}",
+                request.name,
+                names.join(", ")
+            ));
         }
         let weights = limit::BACKEND_WEIGHT.min..=limit::BACKEND_WEIGHT.max;
         if let BackendSwitch::Weight(weight) = request.switch
             && !weights.contains(&weight)
         {
-            return Err(format!("{weight} is no weight: {} to {}", weights.start(), weights.end()));
+            return Err(format!(
+                "{weight} is not a valid weight: use {} to {}",
+                weights.start(),
+                weights.end()
+            ));
         }
         let mut switched = lock(&self.switched);
         match request.switch {
@@ -139,12 +149,12 @@ impl Process {
         }
         drop(switched);
         tracing::info!(backend = request.name, "switched: {:?}", request.switch);
-        // One that waits already does for this one too.
+        // If a message already waits, it covers this change too.
         let _ = self.weigher.try_send(());
         Ok(request)
     }
 
-    /// Gives each backend the weight of the config, or the one that an operator has set; 0: it is drained.
+    /// Gives each backend the weight that an operator has set, or else the weight of the config; 0: it is drained.
     pub(in crate::start) fn weigh(&self, config: &Config, backends: &mut [BackendConfig]) {
         let switched = lock(&self.switched);
         for backend in backends {
@@ -157,7 +167,7 @@ impl Process {
         }
     }
 
-    /// What an operator has switched, for their status.
+    /// The status of each backend, with what an operator has switched.
     pub(super) fn switched_statuses(&self) -> Vec<BackendStatus> {
         let mut statuses = lock(&self.backends).statuses(&self.history);
         let switched = lock(&self.switched);
@@ -172,7 +182,7 @@ impl Process {
     }
 }
 
-/// The file in the open folder: its path may lead elsewhere in a moment.
+/// Opens the folder first: its path may point elsewhere a moment later.
 fn with_file<T>(folder: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let folder = disk::open_folder(folder)?;
     act(&disk::path_of(&folder).join(FILE_NAME))
@@ -206,8 +216,8 @@ fn is_noted(folder: &Path) -> bool {
 mod tests {
     use super::*;
 
-    /// Goal: what is off is noted in one place, for as long as it is to last, and a link is not followed. Method: each switch in
-    /// turn, in two folders; then a link in the place of the file.
+    /// Goal: the state is noted in one place, for as long as it must last, and a link is not followed. Method: each
+    /// switch in turn, in two folders; then a link in place of the file.
     #[test]
     fn what_is_off_is_noted_once() {
         let (run, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -101,7 +101,7 @@ impl Kept {
     }
 }
 
-/// They are keys: nothing of them stays in memory that is given back.
+/// They are keys: they are erased before their memory is freed.
 impl Drop for Kept {
     fn drop(&mut self) {
         drop(Zeroizing::new(mem::take(&mut self.octets)));

@@ -102,7 +102,7 @@ pub fn record_text(rtype: u16, rdata: &[u8]) -> String {
     let length = u16::try_from(rdata.len()).unwrap_or(u16::MAX);
     let read = RData::read(&mut decoder, rtype, Restrict::new(length));
     read.map_or_else(
-        |_| format!("{rtype} (octets that are no such record)"),
+        |_| format!("{rtype} (octets that are not a valid record)"),
         |rdata| {
             // Strings are copied as they are.
             let mut text = format!("{rtype} ");

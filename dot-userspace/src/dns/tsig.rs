@@ -79,7 +79,7 @@ impl TsigKey {
         let found = ALGORITHMS.iter().find(|(_, name, _)| *name == wanted);
         let Some((wire, _, hmac)) = found else {
             let known = ALGORITHMS.map(|(_, name, _)| name).join(", ");
-            return Err(format!("\"{algorithm}\" is no algorithm that is known here: {known}"));
+            return Err(format!("\"{algorithm}\" is not a known algorithm: use one of {known}"));
         };
         if secret.is_empty() {
             return Err("the secret is empty".to_owned());

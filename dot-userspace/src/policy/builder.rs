@@ -87,7 +87,7 @@ impl Builder {
             return self.add_to(known, says);
         }
         if self.rules.len() >= RULES_MAX {
-            return Err(format!("more than {RULES_MAX} rules, the most permitted"));
+            return Err(format!("more than {RULES_MAX} rules, which is the limit"));
         }
         *place = next;
         let does = match says {
@@ -132,7 +132,7 @@ impl Builder {
             }
             at = record.next as usize - 1;
         }
-        Err(format!("more than {RECORDS_OF_RULE_MAX} records of one rule, the most permitted"))
+        Err(format!("more than {RECORDS_OF_RULE_MAX} records of one rule, which is the limit"))
     }
 
     /// Stores a record; returns its number, counted from 1.
@@ -171,7 +171,7 @@ impl Builder {
 }
 
 fn too_long() -> String {
-    format!("records of one rule have more than {RULE_OCTETS_MAX} octets, the most permitted")
+    format!("records of one rule have more than {RULE_OCTETS_MAX} octets, which is the limit")
 }
 
 /// The prefix in the labels of an address trigger, from the last to the first: `24.0.2.0.192`, or `48.zz.db8.2001`.
@@ -187,7 +187,7 @@ pub(super) fn prefix_of(labels: &[&[u8]]) -> Result<IpNet, String> {
         return Err("not a prefix; write one such as 24.0.2.0.192".to_owned());
     };
     let no_prefix =
-        || format!("{length}.{} is no prefix", words.iter().rev().copied().collect::<Vec<_>>().join("."));
+        || format!("{length}.{} is not a prefix", words.iter().rev().copied().collect::<Vec<_>>().join("."));
     let is_v4 = words.len() == 4 && words.iter().all(|word| word.bytes().all(|octet| octet.is_ascii_digit()));
     let address: IpAddr = match is_v4 {
         true => words.join(".").parse().map_err(|_| no_prefix())?,
@@ -204,7 +204,7 @@ pub(super) fn prefix_of(labels: &[&[u8]]) -> Result<IpNet, String> {
     let length = length.parse().map_err(|_| no_prefix())?;
     let prefix = IpNet::new(address, length).map_err(|_| no_prefix())?;
     if prefix.trunc() != prefix || length == 0 {
-        return Err(format!("{prefix} has no length, or bits behind it: the prefix is {}", prefix.trunc()));
+        return Err(format!("{prefix} has length 0, or bits after its length: write {}", prefix.trunc()));
     }
     Ok(prefix)
 }

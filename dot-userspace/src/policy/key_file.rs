@@ -38,14 +38,14 @@ fn parse(text: &str) -> Result<TsigKey, String> {
                 (Some(algorithm), Some(name), Some(secret)) => (name, algorithm, secret),
                 // kdig uses HMAC-SHA256 if no algorithm is given.
                 (Some(name), Some(secret), None) => (name, "hmac-sha256", secret),
-                _ => return Err(format!("is no key: {FORM}")),
+                _ => return Err(format!("is not a key: {FORM}")),
             }
         }
         ["key", name, "algorithm", algorithm, "secret", secret]
         | ["key", name, "secret", secret, "algorithm", algorithm] => (*name, *algorithm, *secret),
-        _ => return Err(format!("is no key: {FORM}")),
+        _ => return Err(format!("is not a key: {FORM}")),
     };
-    let secret = STANDARD.decode(secret).map_err(|_| format!("the secret is no Base64: {FORM}"))?;
+    let secret = STANDARD.decode(secret).map_err(|_| format!("the secret is not Base64: {FORM}"))?;
     TsigKey::new(name, algorithm, &secret)
 }
 
@@ -72,11 +72,11 @@ mod tests {
             assert!(parse(text).is_ok(), "{text}");
         }
         for (text, why) in [
-            ("", "is no key"),
-            ("k.test", "is no key"),
+            ("", "is not a key"),
+            ("k.test", "is not a key"),
             ("hmac-md5:k.test:c2VjcmV0", "hmac-md5"),
-            ("hmac-sha256:k.test:c2Vj!cmV0", "no Base64"),
-            ("key \"k\" { algorithm hmac-sha256; };", "is no key"),
+            ("hmac-sha256:k.test:c2Vj!cmV0", "not Base64"),
+            ("key \"k\" { algorithm hmac-sha256; };", "is not a key"),
             ("hmac-sha256:k..test:c2VjcmV0", "not a domain name"),
         ] {
             let error = parse(text).unwrap_err();

@@ -57,7 +57,7 @@ pub(super) fn read<R: BufRead>(
         let outcome = match format {
             PolicyFormat::Hosts => match first.parse::<IpAddr>() {
                 Ok(_) => words.try_for_each(|name| add(builder, name, lines.number, false)),
-                Err(_) => Err(Unfit::Line(format!("{} is no address", shown(first.as_bytes())))),
+                Err(_) => Err(Unfit::Line(format!("{} is not an address", shown(first.as_bytes())))),
             },
             _ => match words.next() {
                 None => add(builder, first, lines.number, true),
@@ -99,7 +99,7 @@ fn add(builder: &mut Builder, name: &str, line: u32, with_below: bool) -> Result
         return Ok(());
     }
     let is_sign = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.');
-    let no_name = || Unfit::Line(format!("{} is no name", shown(name.as_bytes())));
+    let no_name = || Unfit::Line(format!("{} is not a name", shown(name.as_bytes())));
     if is_wildcard && !with_below {
         return Err(no_name());
     }

@@ -68,7 +68,7 @@ pub(super) fn read<R: BufRead>(
         outcome.map_err(|error| (words.line, error))?;
     }
     if reader.builder.start.soa.is_none() {
-        return Err((words.line, "there is no SOA record: this is no whole zone".to_owned()));
+        return Err((words.line, "the SOA record is missing: the zone is not complete".to_owned()));
     }
     Ok(())
 }
@@ -89,11 +89,11 @@ impl Reader<'_> {
         loop {
             match words.get(at) {
                 Some(word) if word.first().is_some_and(u8::is_ascii_digit) && ttl.is_none() => {
-                    ttl = Some(seconds(word).ok_or_else(|| format!("{} is no TTL", words.text(at)))?);
+                    ttl = Some(seconds(word).ok_or_else(|| format!("{} is not a TTL", words.text(at)))?);
                 }
                 Some(word) if word.eq_ignore_ascii_case(b"IN") => {}
                 Some(_) => break,
-                None => return Err("a record without a type".to_owned()),
+                None => return Err("the record has no type".to_owned()),
             }
             at += 1;
         }
@@ -117,8 +117,10 @@ impl Reader<'_> {
                 let origin = Labels::parse(value, Some(&self.origin));
                 self.origin = origin.map_err(|error| format!("{}: {error}", words.text(1)))?;
             }
-            b"$TTL" => self.ttl = Some(seconds(value).ok_or_else(|| format!("{} is no TTL", words.text(1)))?),
-            _ => return Err(format!("{} is not read here: write its records out", words.text(0))),
+            b"$TTL" => {
+                self.ttl = Some(seconds(value).ok_or_else(|| format!("{} is not a TTL", words.text(1)))?)
+            }
+            _ => return Err(format!("{} is not supported: write out its records", words.text(0))),
         }
         Ok(())
     }
@@ -136,7 +138,7 @@ impl Reader<'_> {
         let is_below = owner.labels().take(self.zone_labels).eq(self.zone.labels());
         if !is_below {
             let (owner, zone) = (owner.text(), self.zone.text());
-            return Err(format!("{owner} is not in the zone {zone}: is that its name?"));
+            return Err(format!("{owner} is not in the zone {zone}: is the name of the zone correct?"));
         }
         if owner.labels().count() == self.zone_labels {
             return self.take_apex(words, at, rtype, ttl, rdata);
@@ -196,7 +198,7 @@ impl Reader<'_> {
             _ => {
                 let top = target.labels().next().unwrap_or_default();
                 if top.get(1..).is_some_and(|label| label.starts_with(b"rpz-")) {
-                    return Err(format!("{} is no action that is known", target.text()));
+                    return Err(format!("{} is not a known action", target.text()));
                 }
                 // The old form of PASSTHRU: an alias for itself (draft §4.3).
                 let own = owner.labels().skip(self.zone_labels);
@@ -219,14 +221,14 @@ impl Reader<'_> {
             return Ok(());
         }
         if words.count() != at + 7 {
-            return Err("an SOA record has two names and five numbers".to_owned());
+            return Err("an SOA record needs two names and five numbers".to_owned());
         }
         for place in at..at + 2 {
             rdata.extend_from_slice(self.name(words, place)?.octets());
         }
         for place in at + 2..at + 7 {
             let number = seconds(words.get(place).unwrap_or_default());
-            let number = number.ok_or_else(|| format!("{} is no number", words.text(place)))?;
+            let number = number.ok_or_else(|| format!("{} is not a number", words.text(place)))?;
             rdata.extend_from_slice(&number.to_be_bytes());
         }
         self.builder.start.serial = words.get(at + 2).and_then(seconds);
@@ -251,7 +253,7 @@ impl Reader<'_> {
                 let numbers = if rtype == TYPE_MX { 1 } else { 3 };
                 for place in at..at + numbers {
                     let number =
-                        number(place).ok_or_else(|| format!("{} is no number", words.text(place)))?;
+                        number(place).ok_or_else(|| format!("{} is not a number", words.text(place)))?;
                     rdata.extend_from_slice(&number);
                 }
                 rdata.extend_from_slice(self.name(words, at + numbers)?.octets());
@@ -261,7 +263,7 @@ impl Reader<'_> {
                     write_string(words.get(place).unwrap_or_default(), rdata)?;
                 }
                 if rdata.is_empty() {
-                    return Err("a TXT record without a string".to_owned());
+                    return Err("the TXT record has no string".to_owned());
                 }
             }
             _ => {
@@ -276,7 +278,8 @@ impl Reader<'_> {
 
 /// Appends the octets of a record in the generic form: their number, and their digits (RFC 3597 §5).
 fn write_octets(words: &Words, at: usize, rtype: u16, rdata: &mut Vec<u8>) -> Result<(), String> {
-    let no_octets = || format!("{} has no octets in hexadecimal as \\# says", words.rest(at));
+    let no_octets =
+        || format!("{} does not have the number of octets in hexadecimal that \\# gives", words.rest(at));
     let count: u16 = words.text(at).parse().map_err(|_| no_octets())?;
     let digits = (at + 1..words.count()).flat_map(|place| words.get(place).unwrap_or_default());
     let mut high = None;

@@ -86,13 +86,13 @@ fn every_form_of_rule_is_read() {
 fn mistakes_have_their_lines() {
     for (text, line, what) in [
         ("a.test CNAME", 4, "a name is missing"),
-        ("a.test CNAME rpz-bogus.", 4, "rpz-bogus is no action"),
+        ("a.test CNAME rpz-bogus.", 4, "rpz-bogus is not a known action"),
         ("a.test CNAME .\na.test A 192.0.2.1", 5, "another rule for the same trigger is at line 4"),
         ("a.test A 192.0.2.300", 4, "192.0.2.300"),
         ("a..test CNAME .", 4, "a label is empty"),
         ("b.test. CNAME .", 4, "b.test is not in the zone rpz.lab"),
-        ("33.1.2.0.192.rpz-ip CNAME .", 4, "no prefix"),
-        ("$INCLUDE other", 4, "write its records out"),
+        ("33.1.2.0.192.rpz-ip CNAME .", 4, "not a prefix"),
+        ("$INCLUDE other", 4, "write out its records"),
         ("a.test ( CNAME .\n", 4, "a parenthesis is not closed"),
         ("a.test NONSENSE .", 4, "no record type"),
         ("a.test TXT \"open", 4, "quotation mark"),
@@ -145,7 +145,7 @@ fn plain_lists_are_read() {
     let error = zone_of("domains", "<html>\nads.example.net\n", "").unwrap_err();
     assert!(error.line == 1 && error.what.contains("<html>"), "{error}");
     let error = zone_of("hosts", "0.0.0.0 *.ads.example.net\n", "").unwrap_err();
-    assert!(error.what.contains("*.ads.example.net is no name"), "{error}");
+    assert!(error.what.contains("*.ads.example.net is not a name"), "{error}");
     let mostly = (0..100).map(|number| format!("n{number}.example.net\n")).collect::<String>() + "com\n";
     let zone = zone_of("domains", &mostly, "").unwrap();
     assert_eq!((zone.rules().count(), zone.rules().start().left_out), (200, 1));

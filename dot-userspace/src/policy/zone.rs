@@ -252,7 +252,7 @@ fn unreadable(error: io::Error) -> String {
 fn checked(file: File) -> Result<(File, Print), String> {
     let found = file.metadata().map_err(|error| error.to_string())?;
     if !found.is_file() {
-        return Err("is no file".to_owned());
+        return Err("is not a file".to_owned());
     }
     Ok((file, disk::print_of(&found)))
 }

@@ -59,7 +59,7 @@ fn serve(passage: &OwnedFd, workers: &[Line], hear: impl Fn(Past)) {
                 }
                 taken += 1;
             }
-            Ok(None) => tracing::warn!("the previous engine sent a packet that is no session"),
+            Ok(None) => tracing::warn!("the previous engine sent a packet that is not a session"),
             Err(error) => {
                 if error.kind() != io::ErrorKind::UnexpectedEof {
                     tracing::error!(%error, "sessions of the previous engine cannot be received");

@@ -281,7 +281,7 @@ fn a_newer_file_takes_effect() {
     assert_eq!(rules(&dotd)["hits"], 1);
     dotd.write("zone", format!("{HEAD}host-7.dotd.test CNAME rpz-nonsense.\n"));
     let error = eventually("the error", || rules(&dotd)["error"].as_str().map(str::to_owned));
-    assert!(error.contains("zone:4: rpz-nonsense is no action"), "{error}");
+    assert!(error.contains("zone:4: rpz-nonsense is not a known action"), "{error}");
     assert_eq!((hears(&mut session), rules(&dotd)["serial"].as_u64()), (NXDOMAIN, Some(8)));
     dotd.signal(Signal::SIGHUP);
     dotd.counts("the reload fails", |stats| stats.counter("control", "reloads_failed") == 1);
@@ -318,7 +318,7 @@ fn a_failed_reload_leaves_no_zone_behind() {
     dotd.write("zone", format!("{HEAD}x.dotd.test CNAME rpz-nonsense.\n"));
     assert!(!dotd.operate(&["reload"]).is_success);
     let error = eventually("the error", || zone()["error"].as_str().map(str::to_owned));
-    assert!(error.contains("zone:4: rpz-nonsense is no action"), "{error}");
+    assert!(error.contains("zone:4: rpz-nonsense is not a known action"), "{error}");
 }
 
 /// Goal: while a reload reads a large zone, operators are answered. Method: a list of 150,000 names, a reload, and
@@ -380,7 +380,7 @@ fn an_operator_sees_which_rule_decides() {
     dotd.write("zone", "<html>\n");
     let failed = dotd.operate(&["reload"]);
     assert!(
-        !failed.is_success && failed.has("zone:1: ") && failed.has("<html> is no name"),
+        !failed.is_success && failed.has("zone:1: ") && failed.has("<html> is not a name"),
         "{}",
         failed.text
     );

@@ -110,7 +110,7 @@ fn mistakes_have_their_lines() {
         }
     }
     let error = zone_of("rpz", "a.test CNAME .\n", "").unwrap_err();
-    assert!(error.what.contains("no SOA"), "{error}");
+    assert!(error.what.contains("SOA record is missing"), "{error}");
     let absent = config::PolicyZone { file: "/nowhere/zone".into(), ..rpz("").unwrap().config().clone() };
     assert!(Zone::load(&absent).unwrap_err().to_string().contains("/nowhere/zone: cannot be read"));
 }

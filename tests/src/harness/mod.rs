@@ -17,6 +17,7 @@ pub mod middlebox;
 pub mod mounts;
 pub mod netns;
 pub mod offer;
+pub mod pairs;
 pub mod pki;
 pub mod primaries;
 pub mod process;

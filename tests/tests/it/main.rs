@@ -26,7 +26,7 @@ mod backends;
 mod cache;
 /// The cache by an operator's choices, and its rarer answers: stale ones, TTL bounds, subnets, forgetting.
 mod cache_choices;
-/// Certificates in an operator's practice: OCSP, several key types, files that a renewal replaces.
+/// Certificates in an operator's practice: OCSP, several key types, groups.
 mod certificates;
 /// `dotd check --connect`: what is said of backends that answer, and of each kind that does not.
 mod check_connect;
@@ -130,6 +130,8 @@ mod record_differential;
 mod records;
 /// SIGHUP changes what it can and keeps what it must; SIGTERM answers what is in flight.
 mod reload;
+/// Certificates that a renewal replaces while dotd runs, or that are wrong.
+mod renewals;
 /// A restart, which differs from a stop: bans survive it, and a bad config does not end the service.
 mod restarts;
 /// DNSSEC: a validator comes to the same verdict through dotd.

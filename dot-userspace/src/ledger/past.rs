@@ -64,6 +64,8 @@ impl Past {
             events_lost,
             dnstap_written,
             dnstap_lost,
+            otlp_written,
+            otlp_lost,
         } = &mut snapshot.control;
         let past = self.0.control;
         for (own, past) in [
@@ -74,6 +76,8 @@ impl Past {
             (events_lost, past.events_lost),
             (dnstap_written, past.dnstap_written),
             (dnstap_lost, past.dnstap_lost),
+            (otlp_written, past.otlp_written),
+            (otlp_lost, past.otlp_lost),
         ] {
             *own = own.wrapping_add(past);
         }

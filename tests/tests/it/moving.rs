@@ -23,7 +23,7 @@ use dot_tests::{
         message::{A, Query, framed, www},
         netns::{CLIENT_V4, Network, SERVER_V4},
         offer::Offer,
-        scene::{embedded, honest, scripted},
+        scene::{embedded, honest, scripted_with},
         scratch::Scratch,
         scripted::{Act, Received},
         server::{Server, binary},
@@ -33,6 +33,9 @@ use dot_tests::{
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
+
+/// Of queries that a backend holds: longer than a busy machine takes for a step.
+const TIMEOUT: &str = "timeout = \"30s\"";
 
 /// Sessions at rest, and sessions that ask without a pause: as many as a debug build makes in some seconds beside other tests, or as
 /// `DOTD_SESSIONS=10000,200` says.
@@ -159,7 +162,7 @@ fn what_is_half_done_is_done_by_the_next_engine() {
         let is_slow = query.octets.get(13) == Some(&b's');
         vec![if is_slow { Act::Hold(reply) } else { Act::Send(reply) }]
     };
-    let (network, backend, dotd) = scripted(config(), script);
+    let (network, backend, dotd) = scripted_with(config(), TIMEOUT, script);
     let connect = || Dot::connect(&network.client, SERVER_V4);
     let (message, mut of_message) = (framed(&www(1)), connect());
     of_message.send(&message[..9]);
@@ -229,7 +232,7 @@ fn a_next_engine_that_stands_still_loses_no_session() {
         let is_slow = query.octets.get(13) == Some(&b's');
         vec![if is_slow { Act::Hold(reply) } else { Act::Send(reply) }]
     };
-    let (network, backend, dotd) = scripted(config(), script);
+    let (network, backend, dotd) = scripted_with(config(), TIMEOUT, script);
     let connect = || Dot::connect(&network.client, SERVER_V4);
     let (at_rest, mut asked): (Vec<_>, Vec<_>) = (0..6).map(|_| (connect(), connect())).unzip();
     for (number, session) in asked.iter_mut().enumerate() {

@@ -11,9 +11,8 @@ use crate::{
     control::{
         BackendRequest, BanRequest, Banning, ConfigStatus, Counting, DnstapStatus, DrainRequest, Exemplar,
         ExplainRequest, Explaining, FlushRequest, Flushed, ForgiveRequest, LogRequest, Misusing, OtlpStatus,
-        Outcome,
-        PageAccess, RefreshRequest, Refreshed, RotateRequest, Rotated, Source, State, Status, SwitchRequest,
-        TlsRow, TopRequest, TraceRequest, Traced, UnbanRequest,
+        Outcome, PageAccess, RefreshRequest, Refreshed, RotateRequest, Rotated, Source, State, Status,
+        SwitchRequest, TlsRow, TopRequest, TraceRequest, Traced, UnbanRequest,
     },
     ledger::{ControlCounters, Measured, Snapshot, latency},
     policy::{Explained, Question},

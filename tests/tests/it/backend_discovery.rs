@@ -17,14 +17,16 @@ use dot_tests::{
         message::{A, SERVFAIL, host, reply_to},
         netns::{Network, SERVER_V4},
         pki::Authority,
+        process::bounded,
         scene::{HONEST, honest},
         scratch::Scratch,
         scripted::{Act, Mood, Received, Scripted},
-        server::Server,
+        server::{Server, binary},
     },
     require,
 };
 use dot_userspace::dns::{TYPE_SVCB, parameters};
+use serde_json::Value;
 
 /// Where the TLS server is that the server in clear designates now.
 type Designated = Arc<Mutex<Option<SocketAddr>>>;
@@ -132,5 +134,31 @@ fn a_server_without_proof_is_not_asked() {
         assert_eq!(answer.rdata(A), [HONEST]);
         assert_eq!((&*transport(&dotd), clients(&clear)), ("udp", 1));
         assert!(secure.received().is_empty());
+    }
+}
+
+/// Goal: `dotd check --connect` tries the TLS server that `run` would ask, and says why a designated one is not used. Method: servers
+/// with and without a certificate for the address. Covers: C-660, C-590
+#[test]
+fn a_check_looks_for_designated_servers() {
+    require!(Root);
+    let authority = Authority::new();
+    for (issued, transport, has_reason) in
+        [(authority.issue("127.0.0.1"), "tls", false), (authority.issue("127.0.0.2"), "udp", true)]
+    {
+        let (network, scratch) = (Network::new(), Scratch::new());
+        let ca = scratch.write("ca.pem", authority.pem());
+        let secure = Scripted::start_over_tls(&network, issued.serving(), honest);
+        let clear = in_clear(&network, &Designated::new(Mutex::new(Some(secure.address))));
+        let text = config(&clear, &ca).text(&scratch.folder("state"), &scratch.folder("run"));
+        let mut command = bounded(&binary().display().to_string());
+        command.arg("check").arg("-c").arg(scratch.write("dotd.toml", text)).args(["--connect", "--json"]);
+        let output = network.server.output(command);
+        let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let one = &said["backends"][0];
+        assert_eq!((&one["transport"], &one["outcome"]), (&transport.into(), &"answered".into()), "{said}");
+        let warnings = one["warnings"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let is_reason = |warning: &Value| warning.as_str().is_some_and(|text| text.starts_with("discover: "));
+        assert_eq!(warnings.iter().any(is_reason), has_reason, "{said}");
     }
 }

@@ -1,7 +1,7 @@
 //! The octets of one connection to a backend: many queries in a write, many responses in a read, in any order.
 //!
 //! Before: a [`Connection`] was made, and gets queries in each turn. After: each response is with its sink; when
-//! the connection ends, [`ended`](super::ended) gets the reason.
+//! the connection ends, [`ended`] gets the reason.
 //! Holds: the beginning of a response that is not whole, the octets being written, the idle timer.
 //! Never: allocates per query once warm, waits for one response before the next query, or tries again itself.
 //!

@@ -53,7 +53,7 @@ pub struct Settings {
     pub tap: Option<TapSink>,
 }
 
-/// The arguments of [`Backends::start`].
+/// The arguments of `Backends::start`.
 pub(super) fn of_backends(settings: &Settings) -> (&[BackendConfig], Policy, u8, ClientSubnet) {
     (&settings.backends, settings.policy, settings.hedge_percent, settings.client_subnet)
 }

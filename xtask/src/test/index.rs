@@ -53,7 +53,7 @@ pub(super) fn read(root: &Path, files: &[String]) -> Result<Vec<Test>> {
     for file in files.iter().filter(|file| file.ends_with(".rs")) {
         let Some((folder, inside)) = file.split_once('/') else { continue };
         let text = std::fs::read_to_string(root.join(file)).with_context(|| format!("cannot read {file}"))?;
-        if !text.contains("#[test]") {
+        if !text.contains("#[test]") && !text.contains("#[tokio::test") {
             continue;
         }
         let manifest = root.join(folder).join("Cargo.toml");
@@ -125,7 +125,7 @@ fn functions(text: &str) -> Vec<String> {
             modules.push((indent, name));
         } else if line.trim_start() == "}" && modules.last().is_some_and(|(begun, _)| *begun == indent) {
             modules.pop();
-        } else if words == "#[test]" {
+        } else if words == "#[test]" || words.starts_with("#[tokio::test") {
             is_test = true;
         } else if is_test && let Some(rest) = words.trim_start_matches("async ").strip_prefix("fn ") {
             let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
@@ -173,7 +173,8 @@ mod tests {
     #[test]
     fn finds_functions() {
         let text = "fn no() {}\n#[test]\nfn one() {\n}\n#[cfg(test)]\nmod tests {\n    mod inner {\n        #[test]\n        \
-            #[should_panic]\n        fn two() {}\n    }\n    #[test]\n    fn three() {}\n}\n#[test]\nfn $name() {}\nfn after() {}\n";
-        assert_eq!(functions(text), ["one", "tests::inner::two", "tests::three"]);
+            #[should_panic]\n        fn two() {}\n    }\n    #[test]\n    fn three() {}\n}\n#[test]\nfn $name() {}\nfn after() {}\n\
+            #[tokio::test(start_paused = true)]\nasync fn four() {}\n";
+        assert_eq!(functions(text), ["one", "tests::inner::two", "tests::three", "four"]);
     }
 }

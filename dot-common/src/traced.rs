@@ -91,9 +91,7 @@ impl Seen {
     /// The verdict, unless a number is unknown.
     #[must_use]
     pub fn verdict(&self) -> Option<Verdict> {
-        let reason = Reason::ALL.iter().find(|reason| **reason as u32 == self.reason)?;
-        let action = Action::ALL.iter().find(|action| **action as u32 == self.action)?;
-        Some(Verdict { action: *action, reason: *reason })
+        Verdict::numbered(self.reason, self.action)
     }
 }
 

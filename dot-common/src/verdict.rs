@@ -162,6 +162,14 @@ impl Verdict {
     pub const fn drop(reason: Reason) -> Self {
         Self { action: Action::Drop, reason }
     }
+
+    /// The verdict with these numbers in an event of the kernel half, unless a number is unknown.
+    #[must_use]
+    pub fn numbered(reason: u32, action: u32) -> Option<Self> {
+        let reason = Reason::ALL.iter().find(|known| **known as u32 == reason)?;
+        let action = Action::ALL.iter().find(|known| **known as u32 == action)?;
+        Some(Self { action: *action, reason: *reason })
+    }
 }
 
 impl From<Malformed> for Verdict {

@@ -132,32 +132,7 @@ fn hash(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn record(ciphers: &[u16], extensions: &[(u16, &[u8])]) -> Vec<u8> {
-        let list =
-            |numbers: &[u16]| numbers.iter().flat_map(|number| number.to_be_bytes()).collect::<Vec<_>>();
-        let mut body = vec![3, 3];
-        body.extend([7; 32]);
-        body.push(0);
-        body.extend(u16::try_from(ciphers.len() * 2).unwrap().to_be_bytes());
-        body.extend(list(ciphers));
-        body.extend([1, 0]);
-        let mut all = Vec::new();
-        for (kind, octets) in extensions {
-            all.extend(kind.to_be_bytes());
-            all.extend(u16::try_from(octets.len()).unwrap().to_be_bytes());
-            all.extend(*octets);
-        }
-        body.extend(u16::try_from(all.len()).unwrap().to_be_bytes());
-        body.extend(all);
-        let mut record = vec![22, 3, 1];
-        record.extend(u16::try_from(body.len() + 4).unwrap().to_be_bytes());
-        record.extend([1, 0]);
-        record.extend(u16::try_from(body.len()).unwrap().to_be_bytes());
-        record.extend(body);
-        record
-    }
+    use super::{super::hello::tests::hello_of as record, *};
 
     /// Goal: a fingerprint equals that of other implementations, whatever the order of a hello and its reserved
     /// values; versions are named; octets that are not a hello have none. Method: the example of the JA4

@@ -121,30 +121,29 @@ pub(super) fn split_length(octets: &[u8]) -> Option<(u16, &[u8])> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    /// A record with a hello that has these extensions.
+    /// A record with a hello that has these cipher suites and extensions.
+    pub fn hello_of(suites: &[u16], extensions: &[(u16, &[u8])]) -> Vec<u8> {
+        let length = |octets: &[u8]| u16::try_from(octets.len()).unwrap().to_be_bytes();
+        let suites: Vec<_> = suites.iter().flat_map(|suite| suite.to_be_bytes()).collect();
+        let extensions: Vec<_> = extensions
+            .iter()
+            .flat_map(|(kind, octets)| [&kind.to_be_bytes()[..], &length(octets), octets].concat())
+            .collect();
+        let session_id_and_suites = [&[0], &length(&suites)[..], &suites].concat();
+        let body =
+            [&[3, 3][..], &[7; 32], &session_id_and_suites, &[1, 0], &length(&extensions), &extensions]
+                .concat();
+        let handshake = [&[1, 0][..], &length(&body), &body].concat();
+        [&[22, 3, 1][..], &length(&handshake), &handshake].concat()
+    }
+
     fn hello(extensions: &[(u16, &[u8])]) -> Vec<u8> {
-        let mut body = vec![3, 3];
-        body.extend([7; 32]);
-        body.extend([0, 0, 2, 0x13, 0x01, 1, 0]);
-        let mut all = Vec::new();
-        for (kind, octets) in extensions {
-            all.extend(kind.to_be_bytes());
-            all.extend(u16::try_from(octets.len()).unwrap().to_be_bytes());
-            all.extend(*octets);
-        }
-        body.extend(u16::try_from(all.len()).unwrap().to_be_bytes());
-        body.extend(all);
-        let mut record = vec![22, 3, 1];
-        record.extend(u16::try_from(body.len() + 4).unwrap().to_be_bytes());
-        record.extend([1, 0]);
-        record.extend(u16::try_from(body.len()).unwrap().to_be_bytes());
-        record.extend(body);
-        record
+        hello_of(&[0x1301], extensions)
     }
 
     #[test]

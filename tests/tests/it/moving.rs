@@ -50,6 +50,13 @@ fn config() -> Config {
     config.set("session", "connections_per_prefix_max", "20000").set("session", "idle_timeout", "\"10m\"")
 }
 
+/// A script: names that begin with `s` get their answers when the test releases them, others at once.
+fn slow(query: &Received) -> Vec<Act> {
+    let Some(Act::Send(reply)) = honest(query).pop() else { panic!("it answers") };
+    let is_slow = query.octets.get(13) == Some(&b's');
+    vec![if is_slow { Act::Hold(reply) } else { Act::Send(reply) }]
+}
+
 fn upgrade(dotd: &Server) {
     let before = dotd.pid();
     let said = dotd.operate(&["upgrade"]);
@@ -157,12 +164,7 @@ fn no_session_is_closed_by_an_upgrade() {
 #[test]
 fn what_is_half_done_is_done_by_the_next_engine() {
     require!(Root);
-    let script = |query: &Received| {
-        let Some(Act::Send(reply)) = honest(query).pop() else { panic!("it answers") };
-        let is_slow = query.octets.get(13) == Some(&b's');
-        vec![if is_slow { Act::Hold(reply) } else { Act::Send(reply) }]
-    };
-    let (network, backend, dotd) = scripted_with(config(), TIMEOUT, script);
+    let (network, backend, dotd) = scripted_with(config(), TIMEOUT, slow);
     let connect = || Dot::connect(&network.client, SERVER_V4);
     let (message, mut of_message) = (framed(&www(1)), connect());
     of_message.send(&message[..9]);
@@ -227,12 +229,7 @@ fn an_engine_that_is_late_gives_its_sessions_too() {
 #[test]
 fn a_next_engine_that_stands_still_loses_no_session() {
     require!(Root);
-    let script = |query: &Received| {
-        let Some(Act::Send(reply)) = honest(query).pop() else { panic!("it answers") };
-        let is_slow = query.octets.get(13) == Some(&b's');
-        vec![if is_slow { Act::Hold(reply) } else { Act::Send(reply) }]
-    };
-    let (network, backend, dotd) = scripted_with(config(), TIMEOUT, script);
+    let (network, backend, dotd) = scripted_with(config(), TIMEOUT, slow);
     let connect = || Dot::connect(&network.client, SERVER_V4);
     let (at_rest, mut asked): (Vec<_>, Vec<_>) = (0..6).map(|_| (connect(), connect())).unzip();
     for (number, session) in asked.iter_mut().enumerate() {

@@ -95,7 +95,7 @@ impl CachedClient {
         if standing.is_of_ban() && self.tick != tick() { None } else { Some(standing) }
     }
 
-    /// The network whose ban has hits that are still to be added; `None`: there are none.
+    /// The network of the ban to which hits must still be added; `None`: all hits are added.
     #[must_use]
     #[inline(always)]
     pub const fn owes(&self) -> Option<&Network> {

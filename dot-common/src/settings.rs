@@ -157,7 +157,7 @@ pub struct Settings {
     /// Whether the stack answers with a cookie when a queue is full. Then a SYN above its client's rate passes, unless
     /// the client is known to complete too many connections; 0: the SYN is dropped.
     pub has_cookies: u8,
-    /// Bits of an IPv4 address that are one wider prefix; as many as of a client: there is none.
+    /// Bits of an IPv4 address that are one wider prefix; the same number as `prefix_v4` turns the wider limit off.
     pub wide_v4: u8,
     /// The same of an IPv6 address.
     pub wide_v6: u8,

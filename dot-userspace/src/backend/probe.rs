@@ -1,7 +1,7 @@
 //! Asks a backend one question, over the transport that clients' queries take.
 //!
 //! Before: `health` looks whether a backend is there, `dotd check --connect` whether it would be, or `start` asks for addresses.
-//! After: the answer, or why there was none.
+//! After: the answer, or the reason why no answer came.
 //! Holds: how many messages came that were no answer, and what was wrong with the last one.
 //! Never: judges an rcode: any answer counts, also an error without the question. Takes longer than twice the timeout of a
 //! query.

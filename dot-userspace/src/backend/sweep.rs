@@ -89,8 +89,9 @@ async fn sweep(pool: &Rc<Pool>, transports: &[Transports]) {
     }
 }
 
-/// Its backend has been silent for its share of the deadline. Another backend gets the query. If there is none, a datagram
-/// is sent again, or the query goes over a connection if it may be too long for the path; a query on a connection waits on.
+/// Its backend has been silent for its share of the deadline. Another backend gets the query. Without another backend, a
+/// datagram is sent again, or its query goes over a connection if the datagram may be too long for the path; a query on a connection
+/// keeps waiting.
 fn lose_patience(pool: &Pool, transports: &[Transports], slot: u16) {
     let Some(last) = pool.backend_of(slot) else { return };
     if pool.moved(slot) {

@@ -169,7 +169,7 @@ impl Cache {
         self.look_for_all(key, now, own)
     }
 
-    /// The answer for all subnets, if there is none for the client's own.
+    /// The answer for all subnets, where the cache has no answer for the client's own subnet.
     #[cold]
     fn look_for_all(&mut self, key: &Key, now: Tick, own: Found) -> Found {
         let Some(shared) = key.shared() else { return own };

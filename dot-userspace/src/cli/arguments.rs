@@ -204,7 +204,7 @@ pub(super) enum Verb {
     },
     /// Show the misuses that the running dotd finds now: floods of random names, tunnels, clients that do too much
     ///
-    /// What is looked for, and what is done about it, stands in `[misuse]` of the config. Each worker finds for itself.
+    /// `[misuse]` of the config says which misuse dotd looks for, and what it does about it. Each worker counts on its own.
     #[command(after_help = MISUSE_EXAMPLES)]
     Misuse {
         #[command(flatten)]

@@ -1,6 +1,6 @@
 //! The keys that a reload cannot change: they are reported by name, and kept as they are in effect. Pure.
 //!
-//! Before: a config that was read again. After: a line for each key that waits for a restart; the next reload
+//! Before: a config that was read again. After: a line for each key that needs a restart; the next reload
 //! compares with the config in effect, and reports it again.
 //! Never: reports a key that is in effect as waiting, or a waiting one as in effect.
 
@@ -109,7 +109,7 @@ mod tests {
         ("xdp.limit.wide_v6", |config| config.xdp.limit.wide_v6 = 40),
     ];
 
-    /// Goal: a key that waits for a restart is reported at each reload, and its old value stays in effect; several
+    /// Goal: a key that needs a restart is reported at each reload, and its old value stays in effect; several
     /// keys are each reported. Method: every such key by itself, two reloads of the same file; then all of them.
     #[test]
     fn what_waits_for_a_restart_is_said_each_time() {

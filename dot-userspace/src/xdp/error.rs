@@ -60,7 +60,7 @@ pub enum XdpError {
         reasons: String,
     },
     /// Less than the config requires, which a running dotd would report as degraded.
-    #[error("XDP is demanded (xdp.required, or xdp.mode native or generic) and is less than that: {reason}")]
+    #[error("xdp.required, or xdp.mode native or generic, demands more of XDP than it can do here: {reason}")]
     Less {
         /// What is missing.
         reason: String,

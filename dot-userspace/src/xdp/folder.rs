@@ -114,7 +114,10 @@ fn file_system() -> Result<File, XdpError> {
         path: BPFFS.into(),
         reason: format!("no BPF file system, and mounting one failed: {}", errno.desc()),
     })?;
-    open()?.ok_or_else(|| XdpError::Pins { path: BPFFS.into(), reason: "it is no BPF file system".into() })
+    open()?.ok_or_else(|| XdpError::Pins {
+        path: BPFFS.into(),
+        reason: "this folder is not a BPF file system".into(),
+    })
 }
 
 /// Opens one of dotd's folders in another one; makes it if necessary.

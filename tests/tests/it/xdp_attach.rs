@@ -273,7 +273,7 @@ fn no_start_accepts_what_health_calls_unwell() {
         until_free("here");
         let required = Config { required: true, ..Config::default() };
         let error = start(&required, &groups).err().expect("refused").to_string();
-        assert!(error.ends_with("is less than that: no interface carries 198.51.100.1"), "{error}");
+        assert!(error.ends_with("than it can do here: no interface carries 198.51.100.1"), "{error}");
         assert_eq!(pins(), Vec::<PathBuf>::new());
         until_free("here");
     });

@@ -210,7 +210,7 @@ function show(now) {
     const ends = new Date(one.not_after_unix * 1000).toISOString().slice(0, 10) + (left < 0 ? ", EXPIRED" : `, in ${span(left)}`);
     return [[one.name, "code"], one.dns_names.join(", "), [ends, left < 7 * 86400 ? "bad" : ""], [one.spki_pin, "code"]];
   }));
-  rows("config", now.config.map((row) => [[row.key, "code"], [row.value, "code"], row.waits ? row.from + "; another value waits for a restart" : row.from]));
+  rows("config", now.config.map((row) => [[row.key, "code"], [row.value, "code"], row.waits ? row.from + "; another value needs a restart" : row.from]));
   $("main").hidden = false;
   before = now;
 }

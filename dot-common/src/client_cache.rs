@@ -2,8 +2,8 @@
 //!
 //! Before: [`crate::client_lists::standing`] asked tries and a hash about a client. After: its next packet on this CPU costs an
 //! index and a comparison.
-//! Holds: the entry, its place, and what makes it void. Never: decides; an entry that somebody else's took the place of
-//! is asked for again, so that packets from anywhere cost time and nothing else.
+//! Holds: the entry, its place, and what makes it void. Never: decides; where another client's entry took the place,
+//! the lists are asked again, so that packets from anywhere cost time and nothing else.
 
 use crate::{ban::Ban, flow::FlowKey, network::Network, verdict::Reason};
 

@@ -78,7 +78,7 @@ pub fn would_ban(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) ->
     false
 }
 
-/// The networks around a client that may be banned; where nobody of its IP version is, none that is.
+/// The networks around a client to look for among the bans; networks that are never banned, where no client of its IP version is banned.
 #[inline(always)]
 fn asked_levels(settings: &Settings, flow: &FlowKey) -> [Network; 3] {
     let is_asked = settings.bans & version_bit(flow.is_v6()) != 0;

@@ -1,6 +1,6 @@
 //! Proofs by completed connections, for clients whose SYNs are over their rate.
 //!
-//! Before: the loader counted the connections that a client completed, which nobody can forge. After: [`crate::judge`]
+//! Before: the loader counted the connections that a client completed, which cannot be forged. After: [`crate::judge`]
 //! knows how to treat a SYN over the rate. Holds: the one word that the map PROVEN has for a client.
 //! Never: is written by a packet.
 

@@ -35,7 +35,7 @@ impl Spent {
     }
 }
 
-/// Why a SYN is refused by what its host or a network around it has spent. Asked only while anybody has.
+/// Why a SYN is refused by what its host or a network around it has spent. Called only while a network has spent its budget.
 #[inline(always)]
 pub fn spent_by(settings: &Settings, flow: &FlowKey, known: &impl Knowledge) -> Option<Reason> {
     let [host, client, wide] = levels(settings, flow);

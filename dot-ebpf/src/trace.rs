@@ -2,7 +2,7 @@
 //!
 //! Before: the judge, or the program that makes cookies, has a verdict. After: the event is in the ring, or is counted as lost.
 //! Holds: the traced prefixes, the pace of events, the ring. The shapes are in `dot_common::traced`.
-//! Never: changes what happens to a packet; looks at a map while nobody traces.
+//! Never: changes what happens to a packet; looks at a map while there is no trace.
 
 use aya_ebpf::{
     macros::map,
@@ -30,7 +30,7 @@ static TRACE_PACE: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 static TRACE_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// Tells of the packet that was judged last, if somebody traces.
+/// Tells of the packet that was judged last, while there is a trace.
 #[inline(always)]
 pub(crate) fn tell(settings: &Settings, verdict: Verdict) {
     if settings.traced != 0 && is_told(verdict) {

@@ -4,7 +4,7 @@
 //! Before: root, and a dotd that cargo built. After: a table of CPU nanoseconds for each frame.
 //! Holds: a raw sender on one end of a veth pair, dotd on the other. A frame's whole way (sending, the pair, XDP or the
 //! stack) runs in the sender's own context, so that the thread's CPU time is its cost; what the kernel had put off to its
-//! own threads is added. The row of frames that XDP drops first is the floor: what the way there costs anybody.
+//! own threads is added. The row of frames that XDP drops first is the floor: what the way there costs in any case.
 //! Never: counts a frame that the pair refused; trusts the name of a row without the counter that proves it; leaves a
 //! flood running.
 

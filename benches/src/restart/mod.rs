@@ -1,4 +1,4 @@
-//! Front ends that are restarted, reloaded and upgraded while clients ask: what is lost, and for how long nobody is answered.
+//! Front ends that are restarted, reloaded and upgraded while clients ask: what is lost, and for how long no client gets an answer.
 //!
 //! [`cases`] lists each front end with each change that it knows → [`scene`] starts it before one NSD, loads it and makes the change
 //! meanwhile → [`report`] shows what clients saw.
@@ -26,8 +26,8 @@ use report::Report;
 /// Restarts, reloads and upgrades each front end under load: lost connections, lost queries, the longest wait for an answer.
 ///
 /// Clients: lasting connections, over which queries fall due at random times, and clients that connect for each query. A third of
-/// the time into the load the change is made. A query's latency counts from when it was due, so a client that finds nobody waits
-/// in these figures.
+/// the time into the load the change is made. A query's latency counts from when it was due, so these figures hold the wait of
+/// a client that cannot connect.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "restart",

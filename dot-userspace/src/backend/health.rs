@@ -188,7 +188,7 @@ pub async fn watch(backend: BackendConfig) {
     let mut misses: u32 = 0;
     loop {
         if backend.stands_in.as_ref().is_some_and(|memory| !memory.is_failing()) {
-            // Nobody asks it, and a question in clear would tell that somebody is here. What was found before may be wrong by
+            // No worker asks it, and a question in clear would tell an observer that a client is here. Its last state may be wrong by
             // the time that it stands in again.
             backend.health.forget();
             misses = 0;

@@ -1,5 +1,5 @@
 //! What dotd remembers of TLS with one backend: since when it speaks TLS, by which key, how it fails, and whether that looks
-//! like somebody who strips TLS.
+//! like an attacker who strips TLS.
 //!
 //! Before: `dial` made a handshake, or failed to. After: the backend may be asked in clear, or not; `start` keeps the memory in a
 //! file and shows it.
@@ -49,7 +49,7 @@ pub struct Remembered {
     pub failures: BTreeMap<String, u32>,
     /// The first of them.
     pub failing_since: u64,
-    /// Since when somebody seems to strip TLS.
+    /// Since when an attacker seems to strip TLS.
     pub suspected_since: u64,
     /// When an operator said that this server has no TLS any more. The next success ends that.
     pub forgiven: u64,
@@ -167,7 +167,7 @@ impl TlsMemory {
         self.note_success(name, (version, Some(proved.pin.clone()).filter(|pin| !pin.is_empty())));
     }
 
-    /// Whether its last TLS was within `window`, and nobody has forgiven it.
+    /// Whether its last TLS was within `window`, and no operator has forgiven it.
     #[must_use]
     pub fn must_speak_within(&self, window: Duration) -> bool {
         self.kept().row.must_speak(unix_now(), window.as_secs())

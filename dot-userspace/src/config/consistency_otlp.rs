@@ -1,4 +1,4 @@
-//! `[otlp]`: a collector that nobody can reach, or that would get spans in clear without being asked for; keys without effect.
+//! `[otlp]`: a collector that cannot be reached, or that would get spans in clear without being asked for; keys without effect.
 //!
 //! Before: types fit. After: `start::otlp` can export by it. Never: asks whether the collector is there.
 

@@ -34,8 +34,8 @@ impl Past {
         Self(own)
     }
 
-    /// What an engine has counted that has ended. Connections that were cut, and queries whose answers nobody heard, have the
-    /// ends that such ones have.
+    /// The counts of an engine that has ended. Connections that were cut, and queries whose answers no client got, are counted with
+    /// the ends of such connections and queries.
     #[must_use]
     pub fn of(snapshot: Snapshot) -> Self {
         let mut own = Self::so_far(snapshot).0;

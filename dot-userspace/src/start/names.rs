@@ -126,8 +126,8 @@ impl Names {
         has_changed
     }
 
-    /// `config` with a backend for each address in the place of one with a name. A name without an address stays, and is asked
-    /// by nobody; an address that no backend may have is left out, and one that another backend has.
+    /// `config` with a backend for each address in the place of one with a name. A name without an address stays, and no worker
+    /// asks it. An address that no backend may have, or that another backend has, is left out.
     pub(super) fn expand(&self, config: &Config) -> Config {
         let mut expanded = Config { backend: Vec::new(), ..config.clone() };
         for backend in &config.backend {

@@ -275,7 +275,7 @@ impl Entry {
     }
 }
 
-/// What one server of a name promises, by TLS that nobody has forgiven it, counts for the others of that name.
+/// If one server of a name spoke TLS, and no operator has forgiven it, the others of that name must speak TLS too.
 fn share(entries: &[Entry]) {
     let named = || entries.iter().filter(|entry| !entry.server_name.is_empty());
     let mut last: BTreeMap<&str, u64> = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! Clients that complete connections: SYNs that others send in their name do not harm them.
 //!
 //! Before: the workers' charges say which clients completed connections and handshakes. After: if SYNs in a client's
-//! name exceed its rate, which anybody could cause, XDP lets them pass, unless the client itself completed more
+//! name exceed its rate, which any sender could cause, XDP lets them pass, unless the client itself completed more
 //! connections than its rate allows.
 //! A client is a host (an IPv4 address, 64 bits of an IPv6 address): its proof is its own, whatever others of its prefix do.
 //! Holds: the map PROVEN, which nothing else writes, and a budget of connections for each host and each client prefix at

@@ -65,7 +65,7 @@ impl<C: Counts> Table<C> {
                 let least = set.iter_mut().enumerate().min_by_key(|(_, row)| row.worth(now));
                 let (place, row) = least?;
                 if row.worth(now) > 1 {
-                    row.asked -= 1;
+                    row.asked = row.asked.saturating_sub(1);
                     return None;
                 }
                 *row = Row { key, window: now.window, ..Row::default() };
@@ -88,7 +88,7 @@ impl<C: Counts> Row<C> {
     /// How much would be lost with it.
     fn worth(&self, now: Now) -> u32 {
         let is_over = self.window != now.window && !self.is_held(now);
-        if self.key == 0 || is_over { 0 } else { self.asked.max(1) + u32::from(self.is_held(now)) }
+        if self.key == 0 || is_over { 0 } else { self.asked.max(1).saturating_add(self.is_held(now).into()) }
     }
 
     fn catch_up(&mut self, now: Now) {
@@ -192,6 +192,20 @@ mod tests {
         assert_eq!(table.known(hash(1), NOW).unwrap().counts.0, 20_000);
         assert!(table.known(hash(2), NOW).is_some_and(|row| row.is_held(NOW)));
         assert_eq!(table.rows.len() * WAYS, 4096);
+    }
+
+    /// Goal: a crowd meets a set in which something is done about every key: each of them stays until its time is over, and then the
+    /// crowd has room again. Method: four keys of one set, held, and a thousand others of that set.
+    #[test]
+    fn a_crowd_wears_no_held_key_out() {
+        let mut table = Table::<Sum>::default();
+        (1..=4).for_each(|key| {
+            table.row(key, NOW).unwrap().hold(NOW, 60);
+        });
+        assert!((5..1005).all(|other| table.row(other, NOW).is_none()));
+        assert!((1..=4).all(|key| table.known(key, NOW).is_some_and(|row| row.is_held(NOW))));
+        let over = Now { second: 65, window: 6 };
+        assert!((5..9).all(|other| table.row(other, over).is_some()));
     }
 
     /// Goal: a window's counts end with it, and what is done lasts as long as it was said.

@@ -240,7 +240,7 @@ impl Inbox {
         let Some(place) = append_message(&mut octets, write)? else { return Ok(false) };
         let response = octets.get(place).unwrap_or_default();
         self.shared.count_response(response, is_extended);
-        self.shared.watch_answer(self.client.source.ip(), response, disposal);
+        self.shared.watch_answer(self.client.source.ip(), false, response, disposal);
         self.tell(|_| traced::response(response, since, disposal));
         self.tap_response(since, response);
         drop(octets);

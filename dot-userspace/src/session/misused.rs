@@ -3,7 +3,7 @@
 //! Before: a message was read, the cache has no answer, or a response is written. After: the client has its answer as ever, or
 //! waits, is sent to TCP, gets REFUSED, or its session ends; each verdict is counted by its kind and by what was done.
 //! Holds: the counts of `policy::Misuse`, and the schedule of clients that have to wait.
-//! Never: costs more than a branch while nothing is looked for; ends or bans anything for a datagram, whose address may be forged.
+//! Never: costs more than a branch while nothing is looked for; ends or bans anything for datagrams, whose address may be forged.
 
 use std::{
     cell::{Cell, RefCell},
@@ -22,7 +22,7 @@ use crate::{
     dns::{self, HEADER_OCTETS, Labels, Query, Rcode, Reply},
     events::What,
     ledger::{Counter, Disposal, turn_time},
-    policy::{Misuse, MisuseKind, Verdict},
+    policy::{Misuse, MisuseKind, Suspect, Verdict},
 };
 
 /// Longest wait of a message, however many of its client wait.
@@ -133,7 +133,8 @@ impl WorkerShared {
         if !self.misuse.is_on.get() {
             return None;
         }
-        let verdict = self.misuse.judge(|misuse, second| misuse.message(self.prefix_of(client), second))?;
+        let verdict =
+            self.misuse.judge(|misuse, second| misuse.message(self.suspect(client, is_datagram), second))?;
         Some(self.act_on_misuse(verdict, is_datagram, tell))
     }
 
@@ -157,14 +158,24 @@ impl WorkerShared {
 
     /// Notes a response to `client`.
     #[inline]
-    pub(super) fn watch_answer(&self, client: IpAddr, response: &[u8], disposal: Disposal) {
+    pub(super) fn watch_answer(
+        &self,
+        client: IpAddr,
+        is_datagram: bool,
+        response: &[u8],
+        disposal: Disposal,
+    ) {
         if self.misuse.is_on.get() {
             let is_asked = matches!(disposal, Disposal::Forwarded | Disposal::Failed);
-            let prefix = self.prefix_of(client);
+            let suspect = self.suspect(client, is_datagram);
             let found =
-                self.misuse.judge(|misuse, second| misuse.answered(prefix, response, is_asked, second));
+                self.misuse.judge(|misuse, second| misuse.answered(suspect, response, is_asked, second));
             found.into_iter().for_each(|verdict| self.note_found(verdict));
         }
+    }
+
+    fn suspect(&self, client: IpAddr, is_datagram: bool) -> Suspect {
+        Suspect { client: self.prefix_of(client), is_datagram }
     }
 
     fn prefix_of(&self, client: IpAddr) -> ClientPrefix {
@@ -245,8 +256,8 @@ fn holds_back(shared: &WorkerShared, message: &[u8], query: &Query, asker: &impl
     let (Some(suspect), Some(name)) = (asker.suspect(), Labels::read(message, HEADER_OCTETS)) else {
         return false;
     };
-    let prefix = shared.prefix_of(asker.source());
-    let Some(verdict) = shared.misuse.judge(|misuse, second| misuse.miss(prefix, &name, second)) else {
+    let who = shared.suspect(asker.source(), asker.is_datagram());
+    let Some(verdict) = shared.misuse.judge(|misuse, second| misuse.miss(who, &name, second)) else {
         return false;
     };
     let tell = |what, refused| suspect.tell(what, refused);

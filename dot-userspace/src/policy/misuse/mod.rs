@@ -86,6 +86,23 @@ pub struct Verdict {
     pub is_new: bool,
 }
 
+/// A client, and how it asks. The address of a datagram may be forged: what datagrams do counts against datagrams alone, and what
+/// sessions do against both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suspect {
+    /// The client.
+    pub client: ClientPrefix,
+    /// Whether it asks by datagrams.
+    pub is_datagram: bool,
+}
+
+impl Suspect {
+    /// The same client by its sessions, if this is by datagrams.
+    fn in_sessions(self) -> Option<Self> {
+        self.is_datagram.then_some(Self { is_datagram: false, ..self })
+    }
+}
+
 /// What one worker counts.
 pub struct Misuse {
     limits: config::Misuse,
@@ -130,57 +147,69 @@ impl Misuse {
     }
 
     /// Judges a message of a client.
-    pub fn message(&mut self, client: ClientPrefix, second: u32) -> Option<Verdict> {
-        let (now, key) = (self.now(second), self.hasher.hash_one(client.key()));
-        let row = self.clients.as_mut()?.row(key, now)?;
+    pub fn message(&mut self, suspect: Suspect, second: u32) -> Option<Verdict> {
+        let (now, key) = (self.now(second), self.key_of(suspect));
         let mut is_new = false;
-        if row.counts.message(&self.limits) && self.limits.queries != MisuseAction::Off {
+        if let Some(row) = self.clients.as_mut()?.row(key, now)
+            && row.counts.message(&self.limits)
+            && self.limits.queries != MisuseAction::Off
+        {
             is_new = row.hold(now, self.hold_seconds);
             row.counts.kind = Kind::Queries as u8;
         }
-        if !row.is_held(now) {
-            return None;
-        }
-        let kind = kind_of(row.counts.kind);
         if is_new {
-            self.note(&Finding { kind, key, client: Some(client), domain: &[] }, second);
+            let client = Some(suspect.client);
+            self.note(&Finding { kind: Kind::Queries, key, client, domain: &[] }, second);
         }
+        let (kind, key) =
+            [Some(suspect), suspect.in_sessions()].into_iter().flatten().find_map(|suspect| {
+                let key = self.key_of(suspect);
+                let row = self.clients.as_mut()?.known(key, now).filter(|row| row.is_held(now))?;
+                Some((kind_of(row.counts.kind), key))
+            })?;
         self.findings.hit(kind, key);
         Some(Verdict { kind, action: self.action(kind), is_new })
     }
 
     /// Whether the messages of a client over connections have to wait.
     pub fn delays(&mut self, client: ClientPrefix, second: u32) -> bool {
-        let (now, key) = (self.now(second), self.hasher.hash_one(client.key()));
+        let now = self.now(second);
+        let key = self.key_of(Suspect { client, is_datagram: false });
         let row = self.clients.as_mut().and_then(|clients| clients.known(key, now));
         let kind = row.filter(|row| row.is_held(now)).map(|row| kind_of(row.counts.kind));
         kind.is_some_and(|kind| self.action(kind) == MisuseAction::Delay)
     }
 
     /// Judges a query for `name` that the cache does not answer.
-    pub fn miss(&mut self, client: ClientPrefix, name: &Labels, second: u32) -> Option<Verdict> {
+    pub fn miss(&mut self, suspect: Suspect, name: &Labels, second: u32) -> Option<Verdict> {
         let parts = split(name).filter(|_| !self.is_ignored(name))?;
         let hash = self.hasher.hash_one(parts.labels);
-        let by_tunnel = self.tunnel(client, parts, hash, second);
+        let by_tunnel = self.tunnel(suspect, parts, hash, second);
         let by_flood = self.flood(parts, hash, second);
         by_tunnel.filter(|verdict| verdict.action != MisuseAction::Count || by_flood.is_none()).or(by_flood)
     }
 
-    fn tunnel(&mut self, client: ClientPrefix, parts: Split<'_>, name: u64, second: u32) -> Option<Verdict> {
+    fn tunnel(&mut self, suspect: Suspect, parts: Split<'_>, name: u64, second: u32) -> Option<Verdict> {
         let (now, hold) = (self.now(second), self.hold_seconds);
-        let key = self.hasher.hash_one((client.key(), parts.domain));
-        let row = self.carried.as_mut()?.row(key, now)?;
-        let is_new = row.counts.ask(name, parts.labels, &self.limits) && row.hold(now, hold);
-        if !row.is_held(now) {
-            return None;
+        let key = self.key_below(suspect, parts);
+        let mut is_new = false;
+        if let Some(row) = self.carried.as_mut()?.row(key, now)
+            && row.counts.ask(name, parts.labels, &self.limits)
+        {
+            is_new = row.hold(now, hold);
         }
         let (kind, action) = (Kind::Tunnel, self.limits.tunnel);
         if is_new {
-            self.note(&Finding { kind, key, client: Some(client), domain: parts.domain }, second);
+            let client = Some(suspect.client);
+            self.note(&Finding { kind, key, client, domain: parts.domain }, second);
         }
+        let key = [Some(suspect), suspect.in_sessions()].into_iter().flatten().find_map(|suspect| {
+            let key = self.key_below(suspect, parts);
+            self.carried.as_mut()?.known(key, now).filter(|row| row.is_held(now)).map(|_| key)
+        })?;
         self.findings.hit(kind, key);
         if action == MisuseAction::Delay {
-            let key = self.hasher.hash_one(client.key());
+            let key = self.key_of(suspect);
             if let Some(row) = self.clients.as_mut().and_then(|clients| clients.row(key, now)) {
                 row.hold(now, hold);
                 row.counts.kind = kind as u8;
@@ -214,7 +243,7 @@ impl Misuse {
     /// Notes an answer to a client; `is_asked`: a backend was asked for it. Returns what it shows of the client.
     pub fn answered(
         &mut self,
-        client: ClientPrefix,
+        suspect: Suspect,
         response: &[u8],
         is_asked: bool,
         second: u32,
@@ -222,12 +251,12 @@ impl Misuse {
         let rcode = dns::rcode_of(response);
         let is_failure = matches!(rcode, ResponseCode::NXDomain | ResponseCode::ServFail);
         if is_asked {
-            self.answered_by_backend(client, response, is_failure, second);
+            self.answered_by_backend(suspect, response, is_failure, second);
         }
         if rcode == ResponseCode::Refused {
             return None;
         }
-        let (now, key) = (self.now(second), self.hasher.hash_one(client.key()));
+        let (now, key) = (self.now(second), self.key_of(suspect));
         let row = self.clients.as_mut()?.known(key, now)?;
         let (fails, gets_too_much) = row.counts.answer(response.len(), is_failure, &self.limits);
         let is_on = |action: MisuseAction| action != MisuseAction::Off;
@@ -239,11 +268,11 @@ impl Misuse {
             };
         let is_new = row.hold(now, self.hold_seconds);
         row.counts.kind = kind as u8;
-        self.note(&Finding { kind, key, client: Some(client), domain: &[] }, second);
+        self.note(&Finding { kind, key, client: Some(suspect.client), domain: &[] }, second);
         is_new.then(|| Verdict { kind, action: self.action(kind), is_new })
     }
 
-    fn answered_by_backend(&mut self, client: ClientPrefix, response: &[u8], is_failure: bool, second: u32) {
+    fn answered_by_backend(&mut self, suspect: Suspect, response: &[u8], is_failure: bool, second: u32) {
         if self.domains.is_none() && self.carried.is_none() {
             return;
         }
@@ -255,10 +284,11 @@ impl Misuse {
         {
             row.counts.answer(self.hasher.hash_one(parts.labels), is_failure);
         }
+        let key = self.key_below(suspect, parts);
         let question_end = HEADER_OCTETS + name.octets().len() + 4;
         if let Some(carried) = &mut self.carried
             && is_carrier(dns::qtype_of(response, question_end))
-            && let Some(row) = carried.known(self.hasher.hash_one((client.key(), parts.domain)), now)
+            && let Some(row) = carried.known(key, now)
         {
             row.counts.answer(response.len().saturating_sub(question_end));
         }
@@ -284,6 +314,14 @@ impl Misuse {
 
     fn note(&mut self, finding: &Finding<'_>, second: u32) {
         self.findings.note(finding, second, second.saturating_add(self.hold_seconds));
+    }
+
+    fn key_of(&self, Suspect { client, is_datagram }: Suspect) -> u64 {
+        self.hasher.hash_one((client.key(), is_datagram))
+    }
+
+    fn key_below(&self, Suspect { client, is_datagram }: Suspect, parts: Split<'_>) -> u64 {
+        self.hasher.hash_one((client.key(), is_datagram, parts.domain))
     }
 
     fn now(&self, second: u32) -> Now {

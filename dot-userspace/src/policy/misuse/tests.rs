@@ -8,8 +8,13 @@ fn misuse(text: &str) -> Misuse {
     Misuse::new(&config.misuse).expect("something is on")
 }
 
-fn client(last: u32) -> ClientPrefix {
-    ClientPrefix::v4(0xc000_0200 + last, 32)
+fn client(last: u32) -> Suspect {
+    Suspect { client: ClientPrefix::v4(0xc000_0200 + last, 32), is_datagram: false }
+}
+
+/// The same client, or somebody who forges its address.
+fn datagrams_of(last: u32) -> Suspect {
+    Suspect { is_datagram: true, ..client(last) }
 }
 
 fn name(text: &str) -> Labels {
@@ -135,15 +140,60 @@ fn a_client_is_judged_by_what_it_does() {
     for _ in 0..500 {
         assert_eq!(verdict(&mut misuse, 3, 5), None);
     }
-    assert!(!misuse.delays(client(3), 5));
+    assert!(!misuse.delays(client(3).client, 5));
     assert_eq!(verdict(&mut misuse, 3, 5), Some((Kind::Queries, MisuseAction::Delay)));
-    assert!(misuse.delays(client(3), 5) && !misuse.delays(client(2), 5) && !misuse.delays(client(3), 66));
+    assert!(
+        misuse.delays(client(3).client, 5)
+            && !misuse.delays(client(2).client, 5)
+            && !misuse.delays(client(3).client, 66)
+    );
     misuse.message(client(4), 5);
     (0..4).for_each(|_| {
         misuse.answered(client(4), &response("a.example.", 16, 0, 30_000), false, 5);
     });
     assert_eq!(verdict(&mut misuse, 4, 5), Some((Kind::AnswerOctets, MisuseAction::Count)));
     assert_eq!(misuse.found(5).count(), 3);
+}
+
+/// Goal: nobody can have another client's sessions ended or delayed by datagrams with its address; what a client's sessions do is
+/// held against its datagrams too. Method: each misuse of a client, by datagrams, and then a message and a query of its session;
+/// then the other way round.
+#[test]
+fn forged_datagrams_hold_nothing_against_sessions() {
+    let limits = "failures = \"ban\"\nfailures_min = 10\nqueries = \"delay\"\nqueries_max = 50\ntunnel = \"close\"\ntunnel_answer_octets = 1024";
+    let text = "x.list.example.";
+    let (gone, long) = (response(text, 1, 3, 0), response(text, 16, 0, 2000));
+    let acts: [&dyn Fn(&mut Misuse, Suspect); 3] = [
+        &|misuse, who| {
+            (0..60).for_each(|_| {
+                misuse.message(who, 5);
+            })
+        },
+        &|misuse, who| {
+            (0..10).for_each(|_| {
+                misuse.message(who, 5);
+                misuse.answered(who, &gone, true, 5);
+            });
+        },
+        &|misuse, who| {
+            misuse.miss(who, &name(text), 5);
+            misuse.answered(who, &long, true, 5);
+        },
+    ];
+    let is_judged = |misuse: &mut Misuse, who| {
+        let by_message = misuse.message(who, 5).is_some();
+        misuse.miss(who, &name(text), 5).is_some() || by_message
+    };
+    for (number, act) in acts.into_iter().enumerate() {
+        let mut forged = misuse(limits);
+        act(&mut forged, datagrams_of(1));
+        assert!(is_judged(&mut forged, datagrams_of(1)), "{number}");
+        assert!(!is_judged(&mut forged, client(1)) && !forged.delays(client(1).client, 5), "{number}");
+        let mut own = misuse(limits);
+        act(&mut own, client(1));
+        assert!(is_judged(&mut own, client(1)) && is_judged(&mut own, datagrams_of(1)), "{number}");
+        assert!(!is_judged(&mut own, datagrams_of(2)), "{number}");
+    }
 }
 
 /// Goal: nothing is counted unless something is on.

@@ -305,7 +305,7 @@ impl Endpoint {
         let response = waiting.octets.get(start..).unwrap_or_default();
         self.shared.count_response(response, is_extended);
         let (since, disposal) = measured;
-        self.shared.watch_answer(to.source().ip(), response, disposal);
+        self.shared.watch_answer(to.source().ip(), true, response, disposal);
         self.shared.events.trace.tell(to.source(), None, |_| traced::response(response, since, disposal));
         traced::tap_response(since, response, || to.way(self));
         waiting.datagrams.push((start..waiting.octets.len(), to.ends, measured));

@@ -166,10 +166,9 @@ impl WorkerShared {
         disposal: Disposal,
     ) {
         if self.misuse.is_on.get() {
-            let is_asked = matches!(disposal, Disposal::Forwarded | Disposal::Failed);
             let suspect = self.suspect(client, is_datagram);
             let found =
-                self.misuse.judge(|misuse, second| misuse.answered(suspect, response, is_asked, second));
+                self.misuse.judge(|misuse, second| misuse.answered(suspect, response, disposal, second));
             found.into_iter().for_each(|verdict| self.note_found(verdict));
         }
     }

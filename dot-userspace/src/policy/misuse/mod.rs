@@ -27,7 +27,7 @@ use self::{
 use crate::{
     config::{self, MisuseAction},
     dns::{self, HEADER_OCTETS, Labels, ResponseCode},
-    ledger::Counter,
+    ledger::{Counter, Disposal},
 };
 
 /// What a misuse is.
@@ -240,20 +240,22 @@ impl Misuse {
         Some(Verdict { kind, action, is_new })
     }
 
-    /// Notes an answer to a client; `is_asked`: a backend was asked for it. Returns what it shows of the client.
+    /// Notes an answer to a client. Returns what it shows of the client.
     pub fn answered(
         &mut self,
         suspect: Suspect,
         response: &[u8],
-        is_asked: bool,
+        disposal: Disposal,
         second: u32,
     ) -> Option<Verdict> {
         let rcode = dns::rcode_of(response);
         let is_failure = matches!(rcode, ResponseCode::NXDomain | ResponseCode::ServFail);
-        if is_asked {
+        if matches!(disposal, Disposal::Forwarded | Disposal::Failed) {
             self.answered_by_backend(suspect, response, is_failure, second);
         }
-        if rcode == ResponseCode::Refused {
+        // SERVFAIL of dotd's own says that backends fail, or that dotd is full.
+        let is_own = matches!(disposal, Disposal::Failed | Disposal::Responded);
+        if rcode == ResponseCode::Refused || is_own && rcode == ResponseCode::ServFail {
             return None;
         }
         let (now, key) = (self.now(second), self.key_of(suspect));

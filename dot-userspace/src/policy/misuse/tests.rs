@@ -1,6 +1,7 @@
 //! Tests of the verdicts: what is misuse, and what only looks like it.
 
 use super::*;
+use crate::ledger::Disposal;
 
 /// Limits of a test.
 fn misuse(text: &str) -> Misuse {
@@ -39,14 +40,14 @@ fn a_flood_is_found_and_bounded() {
     let mut misuse = misuse(FLOOD);
     let (mut passed, mut refused) = (0, 0);
     assert_eq!(misuse.miss(client(1), &name("www.victim.example."), 5), None);
-    misuse.answered(client(1), &response("www.victim.example.", 1, 0, 0), true, 5);
+    misuse.answered(client(1), &response("www.victim.example.", 1, 0, 0), Disposal::Forwarded, 5);
     for number in 0..2000 {
         let random = format!("x{number}z.victim.example.");
         match misuse.miss(client(number), &name(&random), 5) {
             Some(Verdict { action: MisuseAction::Refuse, kind: Kind::RandomNames, .. }) => refused += 1,
             Some(Verdict { action: MisuseAction::Count, is_new: true, .. }) | None => {
                 passed += 1;
-                misuse.answered(client(number), &response(&random, 1, 3, 0), true, 5);
+                misuse.answered(client(number), &response(&random, 1, 3, 0), Disposal::Forwarded, 5);
             }
             other => panic!("{other:?}"),
         }
@@ -76,7 +77,7 @@ fn many_names_are_no_flood_by_themselves() {
             (format!("{number}.zen.list.example."), 3),
         ] {
             assert_eq!(misuse.miss(client(1), &name(&text), 5), None, "{text}");
-            misuse.answered(client(1), &response(&text, 1, rcode, 0), true, 5);
+            misuse.answered(client(1), &response(&text, 1, rcode, 0), Disposal::Forwarded, 5);
         }
     }
 }
@@ -108,8 +109,8 @@ fn a_tunnel_is_its_clients() {
     let text = "p1.answers.example.";
     let mut answers = 0;
     while misuse.miss(client(4), &name(text), 5).is_none() {
-        misuse.answered(client(4), &response(text, 16, 0, 1000), true, 5);
-        misuse.answered(client(4), &response(text, 1, 0, 1000), true, 5);
+        misuse.answered(client(4), &response(text, 16, 0, 1000), Disposal::Forwarded, 5);
+        misuse.answered(client(4), &response(text, 1, 0, 1000), Disposal::Forwarded, 5);
         answers += 1;
         assert!(answers < 100);
     }
@@ -132,7 +133,7 @@ fn a_client_is_judged_by_what_it_does() {
     for number in 0..200 {
         for (last, answer) in [(1, &failure), (2, if number % 2 == 0 { &fine } else { &failure })] {
             misuse.message(client(last), 5);
-            misuse.answered(client(last), answer, false, 5);
+            misuse.answered(client(last), answer, Disposal::Cached, 5);
         }
     }
     assert_eq!(verdict(&mut misuse, 1, 5), Some((Kind::Failures, MisuseAction::Refuse)));
@@ -149,7 +150,7 @@ fn a_client_is_judged_by_what_it_does() {
     );
     misuse.message(client(4), 5);
     (0..4).for_each(|_| {
-        misuse.answered(client(4), &response("a.example.", 16, 0, 30_000), false, 5);
+        misuse.answered(client(4), &response("a.example.", 16, 0, 30_000), Disposal::Cached, 5);
     });
     assert_eq!(verdict(&mut misuse, 4, 5), Some((Kind::AnswerOctets, MisuseAction::Count)));
     assert_eq!(misuse.found(5).count(), 3);
@@ -172,12 +173,12 @@ fn forged_datagrams_hold_nothing_against_sessions() {
         &|misuse, who| {
             (0..10).for_each(|_| {
                 misuse.message(who, 5);
-                misuse.answered(who, &gone, true, 5);
+                misuse.answered(who, &gone, Disposal::Forwarded, 5);
             });
         },
         &|misuse, who| {
             misuse.miss(who, &name(text), 5);
-            misuse.answered(who, &long, true, 5);
+            misuse.answered(who, &long, Disposal::Forwarded, 5);
         },
     ];
     let is_judged = |misuse: &mut Misuse, who| {
@@ -194,6 +195,23 @@ fn forged_datagrams_hold_nothing_against_sessions() {
         assert!(is_judged(&mut own, client(1)) && is_judged(&mut own, datagrams_of(1)), "{number}");
         assert!(!is_judged(&mut own, datagrams_of(2)), "{number}");
     }
+}
+
+/// Goal: backends that fail make no misuse of a client's queries. Method: SERVFAIL of dotd's own, and as many from a backend.
+///
+#[test]
+fn failures_of_dotd_are_not_the_clients() {
+    let mut misuse = misuse("failures = \"ban\"\nfailures_min = 10");
+    let failure = response("a.example.", 1, 2, 0);
+    let mut is_judged = |disposal| {
+        (0..20).for_each(|_| {
+            misuse.message(client(1), 5);
+            misuse.answered(client(1), &failure, disposal, 5);
+        });
+        misuse.message(client(1), 5).is_some()
+    };
+    assert!(!is_judged(Disposal::Failed) && !is_judged(Disposal::Responded));
+    assert!(is_judged(Disposal::Forwarded));
 }
 
 /// Goal: nothing is counted unless something is on.

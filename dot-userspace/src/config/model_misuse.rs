@@ -53,8 +53,8 @@ pub struct Misuse {
     pub answer_octets_max: u32,
 }
 
-/// What is done about a misuse.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+/// What is done about a misuse, from the least to the most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MisuseAction {
     /// It is not looked for.

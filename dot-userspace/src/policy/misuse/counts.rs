@@ -3,7 +3,10 @@
 //! Before: a query that goes to a backend, a message, an answer. After: `mod.rs` knows whether it is misuse.
 //! Holds: the counts of one window. Never: holds a name, or knows what is done about it.
 
-use super::table::{Counts, Names};
+use super::{
+    Kind,
+    table::{Counts, Names},
+};
 use crate::config::Misuse;
 
 /// Octets of the labels in front of a domain from which on they may carry something: shorter ones are words.
@@ -116,17 +119,29 @@ pub(super) struct Client {
     answers: u32,
     failures: u32,
     octets: u64,
-    /// Why something is done about it.
-    pub(super) kind: u8,
+    /// By kind: until when something is done about it for this reason.
+    until: [u32; Kind::ALL.len()],
 }
 
 impl Counts for Client {
     fn begin_window(&mut self) {
-        *self = Self { kind: self.kind, ..Self::default() };
+        *self = Self { until: self.until, ..Self::default() };
     }
 }
 
 impl Client {
+    /// Something is done about it for this reason, until then. `true`: nothing was.
+    pub(super) fn hold(&mut self, kind: Kind, second: u32, until: u32) -> bool {
+        let is_new = !self.is_held(kind, second);
+        self.until.get_mut(kind as usize).into_iter().for_each(|held| *held = until);
+        is_new
+    }
+
+    /// Something is done about it for this reason now.
+    pub(super) fn is_held(&self, kind: Kind, second: u32) -> bool {
+        self.until.get(kind as usize).is_some_and(|until| *until > second)
+    }
+
     /// Notes a message. `true`: they are too many.
     pub(super) fn message(&mut self, limits: &Misuse) -> bool {
         self.messages = self.messages.saturating_add(1);

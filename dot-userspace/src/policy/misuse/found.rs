@@ -42,18 +42,20 @@ pub(super) struct Finding<'n> {
 }
 
 impl Findings {
-    /// Notes one, or that it goes on until `until`.
+    /// Notes one, or that it goes on until `until`. One that is over begins anew.
     pub(super) fn note(&mut self, finding: &Finding<'_>, now: u32, until: u32) {
         let Finding { kind, key, client, domain } = *finding;
-        if let Some(found) = self.0.iter_mut().find(|found| (found.kind, found.key) == (kind, key)) {
+        let known = self.0.iter().position(|found| (found.kind, found.key) == (kind, key));
+        if let Some(found) = known.and_then(|place| self.0.get_mut(place)).filter(|found| found.until > now) {
             found.until = until.max(found.until);
             return;
         }
-        let found = Found { kind, client, domain: domain.into(), since: now, until, hits: 0, key };
-        if self.0.len() < FOUND_MAX {
-            self.0.push(found);
-        } else if let Some(over) = self.0.iter_mut().find(|found| found.until <= now) {
-            *over = found;
+        let found = || Found { kind, client, domain: domain.into(), since: now, until, hits: 0, key };
+        let place = known.or_else(|| self.0.iter().position(|found| found.until <= now));
+        if let Some(over) = place.and_then(|place| self.0.get_mut(place)) {
+            *over = found();
+        } else if self.0.len() < FOUND_MAX {
+            self.0.push(found());
         }
     }
 

@@ -3,7 +3,7 @@
 //! Before: a worker has a message, a query that the cache does not answer, or an answer. After: a verdict, which `session` acts on
 //! and counts.
 //! Holds: up to three tables of fixed size for each worker, and those only that the config needs: domains (1.2 MiB), clients with
-//! domains (0.7 MiB), clients (0.2 MiB).
+//! domains (0.7 MiB), clients (0.3 MiB).
 //! Never: allocates for a query, except once for each misuse that is found; shares anything with another worker.
 
 mod counts;
@@ -22,7 +22,7 @@ use self::{
     counts::{Carried, Client, Domain, is_carrier},
     found::{Finding, Findings, Found},
     registered::{Split, split},
-    table::{Now, Table},
+    table::{Now, Row, Table},
 };
 use crate::{
     config::{self, MisuseAction},
@@ -148,36 +148,39 @@ impl Misuse {
 
     /// Judges a message of a client.
     pub fn message(&mut self, suspect: Suspect, second: u32) -> Option<Verdict> {
-        let (now, key) = (self.now(second), self.key_of(suspect));
+        let (now, key, kind) = (self.now(second), self.key_of(suspect), Kind::Queries);
         let mut is_new = false;
         if let Some(row) = self.clients.as_mut()?.row(key, now)
             && row.counts.message(&self.limits)
             && self.limits.queries != MisuseAction::Off
         {
-            is_new = row.hold(now, self.hold_seconds);
-            row.counts.kind = Kind::Queries as u8;
+            is_new = hold_client(row, kind, now, self.hold_seconds);
+            self.note(&Finding { kind, key, client: Some(suspect.client), domain: &[] }, second);
         }
-        if is_new {
-            let client = Some(suspect.client);
-            self.note(&Finding { kind: Kind::Queries, key, client, domain: &[] }, second);
-        }
-        let (kind, key) =
-            [Some(suspect), suspect.in_sessions()].into_iter().flatten().find_map(|suspect| {
-                let key = self.key_of(suspect);
-                let row = self.clients.as_mut()?.known(key, now).filter(|row| row.is_held(now))?;
-                Some((kind_of(row.counts.kind), key))
-            })?;
+        let (kind, key) = self.judged(suspect, now)?;
         self.findings.hit(kind, key);
         Some(Verdict { kind, action: self.action(kind), is_new })
     }
 
+    /// The kind for which most is done about a client now, and the key of its row.
+    fn judged(&mut self, suspect: Suspect, now: Now) -> Option<(Kind, u64)> {
+        let mut judged = None;
+        for suspect in [Some(suspect), suspect.in_sessions()].into_iter().flatten() {
+            let key = self.key_of(suspect);
+            let Some(row) = self.clients.as_mut().and_then(|clients| clients.known(key, now)) else {
+                continue;
+            };
+            let held = Kind::ALL.into_iter().filter(|kind| row.counts.is_held(*kind, now.second));
+            let most = held.map(|kind| (action_of(&self.limits, kind), kind, key));
+            judged = most.chain(judged).max_by_key(|(action, ..)| *action);
+        }
+        judged.map(|(_, kind, key)| (kind, key))
+    }
+
     /// Whether the messages of a client over connections have to wait.
     pub fn delays(&mut self, client: ClientPrefix, second: u32) -> bool {
-        let now = self.now(second);
-        let key = self.key_of(Suspect { client, is_datagram: false });
-        let row = self.clients.as_mut().and_then(|clients| clients.known(key, now));
-        let kind = row.filter(|row| row.is_held(now)).map(|row| kind_of(row.counts.kind));
-        kind.is_some_and(|kind| self.action(kind) == MisuseAction::Delay)
+        let kind = self.judged(Suspect { client, is_datagram: false }, self.now(second));
+        kind.is_some_and(|(kind, _)| self.action(kind) == MisuseAction::Delay)
     }
 
     /// Judges a query for `name` that the cache does not answer.
@@ -191,15 +194,12 @@ impl Misuse {
 
     fn tunnel(&mut self, suspect: Suspect, parts: Split<'_>, name: u64, second: u32) -> Option<Verdict> {
         let (now, hold) = (self.now(second), self.hold_seconds);
-        let key = self.key_below(suspect, parts);
+        let (kind, action, key) = (Kind::Tunnel, self.limits.tunnel, self.key_below(suspect, parts));
         let mut is_new = false;
         if let Some(row) = self.carried.as_mut()?.row(key, now)
             && row.counts.ask(name, parts.labels, &self.limits)
         {
             is_new = row.hold(now, hold);
-        }
-        let (kind, action) = (Kind::Tunnel, self.limits.tunnel);
-        if is_new {
             let client = Some(suspect.client);
             self.note(&Finding { kind, key, client, domain: parts.domain }, second);
         }
@@ -211,8 +211,7 @@ impl Misuse {
         if action == MisuseAction::Delay {
             let key = self.key_of(suspect);
             if let Some(row) = self.clients.as_mut().and_then(|clients| clients.row(key, now)) {
-                row.hold(now, hold);
-                row.counts.kind = kind as u8;
+                hold_client(row, kind, now, hold);
             }
         }
         Some(Verdict { kind, action, is_new })
@@ -222,13 +221,13 @@ impl Misuse {
         let now = self.now(second);
         let key = self.hasher.hash_one(parts.domain);
         let row = self.domains.as_mut()?.row(key, now)?;
-        let is_new = row.counts.ask(name, &self.limits) && row.hold(now, self.hold_seconds);
+        let (is_flooded, kind) = (row.counts.ask(name, &self.limits), Kind::RandomNames);
+        let is_new = is_flooded && row.hold(now, self.hold_seconds);
         if !row.is_held(now) {
             return None;
         }
         let passes = row.counts.passes(name, &self.limits);
-        let kind = Kind::RandomNames;
-        if is_new {
+        if is_flooded {
             self.note(&Finding { kind, key, client: None, domain: parts.domain }, second);
         }
         if passes && !is_new {
@@ -268,8 +267,7 @@ impl Misuse {
                 (false, true) => Kind::AnswerOctets,
                 (false, false) => return None,
             };
-        let is_new = row.hold(now, self.hold_seconds);
-        row.counts.kind = kind as u8;
+        let is_new = hold_client(row, kind, now, self.hold_seconds);
         self.note(&Finding { kind, key, client: Some(suspect.client), domain: &[] }, second);
         is_new.then(|| Verdict { kind, action: self.action(kind), is_new })
     }
@@ -304,14 +302,7 @@ impl Misuse {
     /// What is done about a kind.
     #[must_use]
     pub fn action(&self, kind: Kind) -> MisuseAction {
-        let limits = &self.limits;
-        match kind {
-            Kind::RandomNames => limits.random_names,
-            Kind::Tunnel => limits.tunnel,
-            Kind::Failures => limits.failures,
-            Kind::Queries => limits.queries,
-            Kind::AnswerOctets => limits.answer_octets,
-        }
+        action_of(&self.limits, kind)
     }
 
     fn note(&mut self, finding: &Finding<'_>, second: u32) {
@@ -343,8 +334,20 @@ impl Misuse {
     }
 }
 
-fn kind_of(number: u8) -> Kind {
-    Kind::ALL.get(usize::from(number)).copied().unwrap_or(Kind::Queries)
+fn action_of(limits: &config::Misuse, kind: Kind) -> MisuseAction {
+    match kind {
+        Kind::RandomNames => limits.random_names,
+        Kind::Tunnel => limits.tunnel,
+        Kind::Failures => limits.failures,
+        Kind::Queries => limits.queries,
+        Kind::AnswerOctets => limits.answer_octets,
+    }
+}
+
+/// Something is done about a client for this reason, for `seconds` from now on. `true`: nothing was for this reason.
+fn hold_client(row: &mut Row<Client>, kind: Kind, now: Now, seconds: u32) -> bool {
+    row.hold(now, seconds);
+    row.counts.hold(kind, now.second, now.second.saturating_add(seconds))
 }
 
 fn seconds(duration: std::time::Duration) -> u32 {

@@ -214,6 +214,53 @@ fn failures_of_dotd_are_not_the_clients() {
     assert!(is_judged(Disposal::Forwarded));
 }
 
+/// Goal: a misuse for which less is done neither replaces nor prolongs another of the same client. Method: a client that fails, which
+/// is refused, and then asks too much, which is only counted.
+#[test]
+fn each_misuse_of_a_client_has_its_own_time() {
+    let mut misuse = misuse(
+        "failures = \"refuse\"\nfailures_min = 10\nqueries = \"count\"\nqueries_max = 20\nwindow = \"10s\"\nhold = \"1m\"",
+    );
+    for _ in 0..10 {
+        misuse.message(client(1), 5);
+        misuse.answered(client(1), &response("a.example.", 1, 3, 0), Disposal::Forwarded, 5);
+    }
+    for second in 5..100 {
+        let mut kinds = (0..40).filter_map(|_| Some(misuse.message(client(1), second)?.kind));
+        let wanted = if second < 65 { Kind::Failures } else { Kind::Queries };
+        assert_eq!(kinds.next_back(), Some(wanted), "{second}");
+    }
+}
+
+/// Goal: operators see a misuse for as long as it goes on, with the time at which it began; one that comes back begins anew. Method:
+/// each kind that is found by queries, for many holds. Covers: C-720
+#[test]
+fn a_misuse_that_goes_on_is_shown() {
+    let limits = "random_names = \"count\"\nrandom_names_min = 10\ntunnel = \"count\"\ntunnel_answer_octets = 1024\nqueries = \"count\"\nqueries_max = 10\nwindow = \"10s\"\nhold = \"1m\"";
+    let mut misuse = misuse(limits);
+    let act = |misuse: &mut Misuse, second: u32| {
+        for number in 0..20 {
+            let text = format!("x{number}.flood.example.");
+            misuse.message(client(1), second);
+            misuse.miss(client(1), &name(&text), second);
+            misuse.answered(client(1), &response(&text, 16, 3, 200), Disposal::Forwarded, second);
+        }
+    };
+    let found = |misuse: &Misuse, second| {
+        let mut found: Vec<_> = misuse.found(second).map(|found| (found.kind.label(), found.since)).collect();
+        found.sort_unstable();
+        found
+    };
+    let since = |second| vec![("queries", second), ("random_names", second), ("tunnel", second)];
+    for second in (5..305).step_by(10) {
+        act(&mut misuse, second);
+        assert_eq!(found(&misuse, second), since(5), "{second}");
+    }
+    assert_eq!(found(&misuse, 400), []);
+    act(&mut misuse, 405);
+    assert_eq!(found(&misuse, 405), since(405));
+}
+
 /// Goal: nothing is counted unless something is on.
 #[test]
 fn it_is_off_by_default() {

@@ -29,7 +29,6 @@ use super::{
 };
 use crate::{
     dns::{self, Query, Reply, framing::cut_message, triage},
-    events::traceparent::query_is_over,
     ledger::Counter,
 };
 
@@ -218,9 +217,7 @@ impl Reader {
             true => Some(Refusal::RATE),
             false => inbox.standing.is_refused().then_some(Refusal::ACCESS).or(by_misuse),
         };
-        let done = act_on(disposition, message, refusal, inbox, counters);
-        query_is_over();
-        match done {
+        match act_on(disposition, message, refusal, inbox, counters) {
             Done::Handled => {}
             Done::Refused => {
                 // What is misuse has been told.

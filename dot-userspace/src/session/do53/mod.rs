@@ -41,7 +41,7 @@ use super::{
 use crate::{
     backend::Broken,
     dns::{self, Asked, Hop, Query, Rcode, Reply, triage},
-    events::{Effort, What, traceparent::query_is_over},
+    events::{Effort, What},
     ledger::{Counter, Disposal, QueryTransport, turn_time},
     moment::Moment,
     policy::Denial,
@@ -223,7 +223,6 @@ impl Endpoint {
         let is_sent_to_tcp = misused.is_sent_to_tcp;
         let datagram = Datagram { endpoint: self, ends, client, source, is_sent_to_tcp };
         act_on(disposition, message, refusal, datagram, counters);
-        query_is_over();
     }
 
     /// Tells operators that a client's query is misuse, and why it is refused.

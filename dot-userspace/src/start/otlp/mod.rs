@@ -55,8 +55,15 @@ pub(super) struct OtlpCounts(Arc<Counts>);
 struct Counts {
     written: AtomicU64,
     lost: AtomicU64,
+    exemplars: Mutex<Exemplars>,
+}
+
+#[derive(Default)]
+struct Exemplars {
+    /// The number of the export that they belong to.
+    export: u64,
     /// By transport, disposition and the upper bound of the bucket as a power of two of a second.
-    exemplars: Mutex<BTreeMap<(&'static str, String, i32), Seen>>,
+    rows: BTreeMap<(&'static str, String, i32), Seen>,
 }
 
 impl OtlpCounts {
@@ -77,13 +84,22 @@ impl OtlpCounts {
                 seconds: seen.took_us as f64 / 1e6,
                 at_seconds: seen.at_us as f64 / 1e6,
             };
-        exemplars.iter().map(row).collect()
+        exemplars.rows.iter().map(row).collect()
     }
 
-    fn note(&self, seen: Seen) {
+    /// Begins another export: exemplars of the one before are forgotten, also those that its thread still has. Returns its number.
+    fn begin(&self) -> u64 {
+        let mut exemplars = self.0.exemplars.lock().unwrap_or_else(PoisonError::into_inner);
+        *exemplars = Exemplars { export: exemplars.export + 1, ..Exemplars::default() };
+        exemplars.export
+    }
+
+    fn note(&self, export: u64, seen: Seen) {
         let Some(bound_log2) = Exemplar::bound_log2(seen.took_us) else { return };
         let mut exemplars = self.0.exemplars.lock().unwrap_or_else(PoisonError::into_inner);
-        exemplars.insert((seen.transport, seen.disposition.clone(), bound_log2), seen);
+        if exemplars.export == export {
+            exemplars.rows.insert((seen.transport, seen.disposition.clone(), bound_log2), seen);
+        }
     }
 
     fn lose(&self, spans: u64) {
@@ -121,6 +137,7 @@ impl Exporting {
         counts: &OtlpCounts,
         subscribe: Subscribe<'_>,
     ) -> anyhow::Result<Option<Self>> {
+        let export = counts.begin();
         let Some(endpoint) = config.endpoint.clone() else { return Ok(None) };
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let (stop, stopped) = watch::channel(());
@@ -131,6 +148,7 @@ impl Exporting {
         let mut exporter = Exporter {
             endpoint,
             service_name: config.service_name.clone(),
+            export,
             has_exemplars: config.exemplars,
             events: receiver,
             events_lost: Arc::clone(&lost),
@@ -164,6 +182,7 @@ impl Exporting {
 struct Exporter {
     endpoint: OtlpEndpoint,
     service_name: String,
+    export: u64,
     has_exemplars: bool,
     events: mpsc::Receiver<TraceEvent>,
     /// Events that found no room on their way.
@@ -206,7 +225,7 @@ impl Exporter {
         self.counts.lose(mem::take(&mut self.spans.lost) + events_lost);
         let seen = mem::take(&mut self.spans.seen);
         if self.has_exemplars {
-            seen.into_iter().for_each(|seen| self.counts.note(seen));
+            seen.into_iter().for_each(|seen| self.counts.note(self.export, seen));
         }
         let done = mem::take(&mut self.spans.done);
         if done.is_empty() {
@@ -279,5 +298,37 @@ async fn post(endpoint: &OtlpEndpoint, body: &[u8]) -> io::Result<()> {
     match line.split(' ').nth(1) {
         Some(status) if status.len() == 3 && status.starts_with('2') => Ok(()),
         _ => Err(io::Error::other(format!("the collector said \"{}\"", line.trim().escape_debug()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    /// Goal: a scrape names no trace of an export that a reload has ended or changed. Method: a query of one export, a config without
+    /// a collector, and a late query of the first one's thread. Covers: C-704
+    #[test]
+    fn exemplars_end_with_their_export() {
+        let counts = OtlpCounts::default();
+        let seen = || Seen {
+            transport: "dot",
+            disposition: "cached".to_owned(),
+            trace: 7,
+            took_us: 500,
+            at_us: 1_000_000,
+        };
+        let first = counts.begin();
+        counts.note(first, seen());
+        assert_eq!(counts.exemplars().len(), 1);
+        let off = config::parse("", "f").expect("a sound config").otlp;
+        assert!(
+            Exporting::start(&off, &counts, &|_, _, _| Err("no trace is begun".to_owned()))
+                .is_ok_and(|exporting| exporting.is_none())
+        );
+        counts.note(first, seen());
+        assert!(counts.exemplars().is_empty());
+        counts.note(counts.begin(), seen());
+        assert_eq!(counts.exemplars().len(), 1);
     }
 }

@@ -41,6 +41,7 @@ fn span(span: &Span) -> Json {
         "endTimeUnixNano": nanoseconds(span.end_us),
         "attributes": attributes(&span.attributes),
         "events": events.collect::<Vec<_>>(),
+        "droppedEventsCount": span.events_dropped,
         "links": links.collect::<Vec<_>>(),
         // STATUS_CODE_ERROR, STATUS_CODE_UNSET.
         "status": { "code": if span.is_error { 2 } else { 0 } },

@@ -19,6 +19,9 @@ const QUERIES_MAX: usize = 256;
 /// A client of which nothing was heard for so long is forgotten when another one comes: its end was lost.
 const FORGOTTEN_US: u64 = 300_000_000;
 
+/// Events of a span; those beyond are counted in it. As many as OpenTelemetry's SDKs keep.
+const SPAN_EVENTS_MAX: usize = 128;
+
 /// SPAN_KIND_INTERNAL and SPAN_KIND_SERVER.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -50,7 +53,20 @@ pub(super) struct Span {
     pub(super) attributes: Attributes,
     /// What happened within it: when, what, and more of it.
     pub(super) events: Vec<(u64, &'static str, Attributes)>,
+    /// More events, without room.
+    pub(super) events_dropped: u32,
     pub(super) is_error: bool,
+}
+
+impl Span {
+    /// Notes what happened within it.
+    fn note(&mut self, at_us: u64, name: &'static str, attributes: Attributes) {
+        if self.events.len() < SPAN_EVENTS_MAX {
+            self.events.push((at_us, name, attributes));
+        } else {
+            self.events_dropped = self.events_dropped.saturating_add(1);
+        }
+    }
 }
 
 /// A query in a bucket of a histogram.
@@ -76,6 +92,8 @@ pub(super) struct Spans {
 /// A client's address and port.
 struct Client {
     connection: Option<Span>,
+    /// It asks over a connection, which may be older than its trace.
+    is_session: bool,
     is_encrypted: bool,
     queries: VecDeque<(u16, Span)>,
     heard_us: u64,
@@ -94,13 +112,16 @@ impl Spans {
                 let start_us = at_us.saturating_sub(syn_us.unwrap_or_default().into());
                 if let Some(entry) = self.client(client.clone(), at_us) {
                     let connection = entry.connection.get_or_insert_with(|| connection(start_us, &client));
+                    // A connection whose end was lost may be accepted again.
+                    connection.attributes.retain(|(name, _)| *name != "server.address");
                     connection.attributes.push(("server.address", Value::Text(listener)));
-                    connection.events.push((at_us, "accepted", Vec::new()));
+                    connection.note(at_us, "accepted", Vec::new());
                 }
             }
             What::Query { id, octets, qtype, name, ids } => {
                 let link = self.clients.get(&client).and_then(|entry| Some(entry.connection.as_ref()?.ids));
                 let mut attributes = vec![("client.address", Value::Text(address_of(&client).to_owned()))];
+                let is_session = session.is_some();
                 let session = session.map(|session| ("dotd.session", Value::Text(session)));
                 let number = ("dns.question.type", qtype.map(|qtype| Value::Number(qtype.into())));
                 attributes.extend(session);
@@ -109,10 +130,12 @@ impl Spans {
                 attributes.push(("dotd.query.octets", Value::Number(octets as u64)));
                 let ids = ids.unwrap_or_else(SpanIds::draw);
                 let span = Span { link, ..span(ids, "query", Kind::Server, at_us, attributes) };
-                match self.client(client, at_us) {
-                    Some(entry) if entry.queries.len() < QUERIES_MAX => entry.queries.push_back((id, span)),
-                    Some(_) => self.lost += 1,
-                    None => {}
+                let Some(entry) = self.client(client, at_us) else { return };
+                entry.is_session |= is_session;
+                if entry.queries.len() < QUERIES_MAX {
+                    entry.queries.push_back((id, span));
+                } else {
+                    self.lost += 1;
                 }
             }
             what => self.of_known(at_us, &client, what),
@@ -151,7 +174,7 @@ impl Spans {
                 let Some(connection) = &mut entry.connection else { return };
                 let mut attributes = vec![("dotd.reason", Value::Text(reason))];
                 attributes.extend(key.map(|key| ("dotd.key", Value::Text(key))));
-                connection.events.push((at_us, "refused", attributes));
+                connection.note(at_us, "refused", attributes);
                 connection.is_error = true;
             }
             What::Ended { end, queries, .. } => {
@@ -171,18 +194,20 @@ impl Spans {
     fn response(&mut self, at_us: u64, client: &str, what: What) {
         let What::Response { id, octets, rcode, by, took_us, backend, tries } = what else { return };
         let Some(entry) = self.clients.get_mut(client) else { return };
-        let is_datagram = entry.connection.is_none();
+        let is_datagram = entry.connection.is_none() && !entry.is_session;
         let Some(place) = entry.queries.iter().position(|(waiting, _)| *waiting == id) else { return };
         let Some((_, mut span)) = entry.queries.remove(place) else { return };
         span.end_us = at_us;
         span.is_error = by == "failed";
         let transport = match (is_datagram, entry.is_encrypted) {
-            (true, _) => "do53-udp",
-            (false, true) => "dot",
-            (false, false) => "do53-tcp",
+            (true, _) => Some("do53-udp"),
+            (false, true) => Some("dot"),
+            (false, false) if entry.connection.is_some() => Some("do53-tcp"),
+            // A handshake was before the trace, or there was none.
+            (false, false) => None,
         };
         let texts = [
-            ("dotd.transport", Some(transport.to_owned())),
+            ("dotd.transport", transport.map(str::to_owned)),
             ("dotd.disposition", Some(by.clone())),
             ("dotd.backend", backend),
         ];
@@ -195,7 +220,9 @@ impl Spans {
         span.attributes
             .extend(numbers.into_iter().filter_map(|(name, one)| Some((name, Value::Number(one?)))));
         let trace = span.ids.trace;
-        self.seen.extend(took_us.map(|took_us| Seen { transport, disposition: by, trace, took_us, at_us }));
+        if let (Some(transport), Some(took_us)) = (transport, took_us) {
+            self.seen.push(Seen { transport, disposition: by, trace, took_us, at_us });
+        }
         self.done.push(span);
         if is_datagram && entry.queries.is_empty() {
             self.clients.remove(client);
@@ -220,7 +247,7 @@ impl Spans {
             self.done.push(Span { is_error: true, ..refused });
         } else if let Some(entry) = self.client(client.clone(), at_us) {
             let connection = entry.connection.get_or_insert_with(|| connection(at_us, &client));
-            connection.events.push((at_us, "syn", attributes));
+            connection.note(at_us, "syn", attributes);
         }
     }
 
@@ -233,8 +260,13 @@ impl Spans {
             self.lost += 1;
             return None;
         }
-        let fresh =
-            || Client { connection: None, is_encrypted: false, queries: VecDeque::new(), heard_us: now_us };
+        let fresh = || Client {
+            connection: None,
+            is_session: false,
+            is_encrypted: false,
+            queries: VecDeque::new(),
+            heard_us: now_us,
+        };
         let entry = self.clients.entry(client).or_insert_with(fresh);
         entry.heard_us = now_us;
         Some(entry)
@@ -260,6 +292,7 @@ fn span(ids: SpanIds, name: &'static str, kind: Kind, at_us: u64, attributes: At
         end_us: at_us,
         attributes,
         events: Vec::new(),
+        events_dropped: 0,
         is_error: false,
     }
 }
@@ -344,5 +377,37 @@ mod tests {
         assert_eq!((spans.clients.len(), spans.lost), (CONNECTIONS_MAX, 301 - QUERIES_MAX as u64));
         spans.take(event(FORGOTTEN_US + 10, "192.0.2.9:1", accepted()));
         assert_eq!(spans.clients.len(), 1);
+    }
+
+    /// Goal: a client that has queries refused for hours makes its connection's span no longer than it may be. Method: more refusals
+    /// than there is room for.
+    #[test]
+    fn events_of_a_connection_are_bounded() {
+        let (mut spans, client) = (Spans::default(), "192.0.2.7:1");
+        let accepted = || What::Accepted { listener: "[::1]:853".to_owned(), syn_us: None };
+        (0..2).for_each(|_| spans.take(event(1, client, accepted())));
+        for _ in 0..SPAN_EVENTS_MAX {
+            let reason = "queries_refused".to_owned();
+            spans.take(event(2, client, What::Refused { reason, key: None, alert: None }));
+        }
+        spans.take(event(3, client, What::Ended { end: "client".to_owned(), queries: 0, open_us: 2 }));
+        let connection = &spans.done[0];
+        assert_eq!((connection.events.len(), connection.events_dropped), (SPAN_EVENTS_MAX, 2));
+        let servers = connection.attributes.iter().filter(|(name, _)| *name == "server.address");
+        assert_eq!(servers.count(), 1);
+    }
+
+    /// Goal: the queries of a session that is older than its trace are not taken for datagrams, and stand in no bucket. Method: a
+    /// query and its response of a session that nobody saw begin. Covers: C-703, C-704
+    #[test]
+    fn a_session_may_be_older_than_its_trace() {
+        let mut spans = Spans::default();
+        for (at_us, what) in [(1, query(7)), (2, response(7))] {
+            spans.take(TraceEvent { session: Some("0.5".to_owned()), ..event(at_us, "192.0.2.7:1", what) });
+        }
+        let attributes = &spans.done[0].attributes;
+        assert!(spans.seen.is_empty() && attributes.iter().all(|(name, _)| *name != "dotd.transport"));
+        spans.take(event(3, "192.0.2.7:1", What::Ended { end: "client".to_owned(), queries: 1, open_us: 2 }));
+        assert_eq!((spans.done.len(), spans.clients.len()), (1, 0));
     }
 }

@@ -6,13 +6,13 @@
 //! Source: systemd.exec(5), RuntimeDirectoryPreserve=.
 
 use std::{
-    fs,
+    fs::File,
     io::{self, Read as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
 };
 
-use nix::{fcntl::OFlag, unistd::geteuid};
+use nix::unistd::geteuid;
 
 use crate::disk::{self, Arrival, write_whole};
 
@@ -33,18 +33,23 @@ pub fn served_before(folder: &Path) -> io::Result<Option<String>> {
 }
 
 fn read(folder: &Path) -> io::Result<String> {
-    let opened = disk::open_folder(folder)?;
-    let mut options = fs::OpenOptions::new();
-    options.read(true).custom_flags(OFlag::O_NOFOLLOW.bits());
-    let mut file = options.open(disk::path_of(&opened).join(FILE_NAME))?;
-    for found in [opened.metadata()?, file.metadata()?] {
-        if ![0, geteuid().as_raw()].contains(&found.uid()) || found.mode() & 0o022 != 0 {
-            return Err(io::Error::other("other users could have written it"));
-        }
-    }
+    ours(&disk::open_folder(folder)?)?;
+    let file = disk::open_own(&folder.join(FILE_NAME))?;
+    ours(&file)?;
     let mut text = String::new();
-    file.by_ref().take(TEXT_OCTETS_MAX).read_to_string(&mut text)?;
+    file.take(TEXT_OCTETS_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > TEXT_OCTETS_MAX {
+        return Err(io::Error::other(format!("it is longer than {TEXT_OCTETS_MAX} octets")));
+    }
     Ok(text)
+}
+
+fn ours(found: &File) -> io::Result<()> {
+    let found = found.metadata()?;
+    if ![0, geteuid().as_raw()].contains(&found.uid()) || found.mode() & 0o022 != 0 {
+        return Err(io::Error::other("other users could have written it"));
+    }
+    Ok(())
 }
 
 /// This text is served.
@@ -56,12 +61,15 @@ pub(super) fn note(folder: &Path, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use nix::{sys::stat::Mode, unistd::mkfifo};
 
     use super::*;
 
-    /// Goal: a restart finds the config that was served, and none where another user could have written it. Method: a folder of our own;
-    /// then one, and a file, that everybody may write.
+    /// Goal: a restart finds the config that was served, and none where another user could have written it, or where it is not whole; a
+    /// pipe is not waited for. Method: a folder of our own; then one, and a file, that everybody may write; a file that is too long; a
+    /// pipe.
     #[test]
     fn only_our_own_config_is_believed() {
         let folder = tempfile::tempdir().unwrap();
@@ -75,5 +83,10 @@ mod tests {
             fs::set_permissions(path, fs::Permissions::from_mode(usual)).unwrap();
         }
         assert!(served_before(folder.path()).unwrap().is_some());
+        fs::write(&file, "#".repeat(usize::try_from(TEXT_OCTETS_MAX).unwrap() + 1)).unwrap();
+        assert!(served_before(folder.path()).is_err());
+        fs::remove_file(&file).unwrap();
+        mkfifo(&file, Mode::S_IRUSR).unwrap();
+        assert!(served_before(folder.path()).is_err());
     }
 }

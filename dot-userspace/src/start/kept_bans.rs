@@ -7,15 +7,11 @@
 use std::{
     fs,
     io::{self, Read as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     time::Duration,
 };
 
-use nix::{
-    fcntl::OFlag,
-    time::{ClockId, clock_gettime},
-};
+use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -67,10 +63,7 @@ pub(super) fn forget(run_dir: &Path) {
 }
 
 fn read(run_dir: &Path) -> io::Result<Kept> {
-    let folder = disk::open_folder(run_dir)?;
-    let mut options = fs::OpenOptions::new();
-    options.read(true).custom_flags(OFlag::O_NOFOLLOW.bits());
-    let file = options.open(disk::path_of(&folder).join(FILE_NAME))?;
+    let file = disk::open_own(&run_dir.join(FILE_NAME))?;
     let mut text = String::new();
     file.take(FILE_OCTETS_MAX).read_to_string(&mut text)?;
     Ok(serde_json::from_str(&text)?)
@@ -103,5 +96,8 @@ mod tests {
         assert!(take(folder.path()).is_empty());
         fs::write(folder.path().join(FILE_NAME), "no bans").unwrap();
         assert!(take(folder.path()).is_empty());
+        let pipe = folder.path().join(FILE_NAME);
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert!(take(folder.path()).is_empty() && !pipe.exists(), "it is not waited for");
     }
 }

@@ -69,9 +69,7 @@ impl Discovered {
         }
         // Those before end here.
         self.tasks = JoinSet::new();
-        let wanted: Vec<_> = wanted(config).collect();
-        self.verified.retain(|clear, _| wanted.iter().any(|(_, one)| one == clear));
-        for (backend, clear) in wanted {
+        for (backend, clear) in wanted(config) {
             if let Some(known) = history.proved_for(clear.ip(), config.balance.downgrade_window) {
                 self.verified.entry(clear).or_insert(known);
             }
@@ -79,6 +77,13 @@ impl Discovered {
             self.tasks.spawn(follow(inquiry, history.clone(), self.teller.clone()));
         }
         self.asked = Some(config.clone());
+    }
+
+    /// Forgets the TLS servers of backends that are no longer asked. Until then a reload that fails finds what was verified.
+    pub(super) fn forget_others(&mut self) {
+        if let Some(config) = &self.asked {
+            self.verified.retain(|clear, _| wanted(config).any(|(_, one)| one == *clear));
+        }
     }
 
     /// The next TLS server that was verified.
@@ -308,6 +313,28 @@ mod tests {
         assert_eq!(upgraded.backend[1..], config.backend[1..]);
         assert!(discovered.take(Found { clear, secure: other }));
         assert_eq!(discovered.upgrade(&config), config, "it is a backend already");
+    }
+
+    /// Goal: a reload that is refused sends nothing in clear to a server that was verified. Method: another config is followed, then the
+    /// first again, without a history.
+    #[tokio::test]
+    async fn a_refused_config_costs_no_verified_server() {
+        let config = |keys: &str| {
+            let text = format!("[[backend]]\naddress = \"127.0.0.1:53\"\n{keys}");
+            crate::config::parse(&text, "dotd.toml").unwrap()
+        };
+        let (served, refused) = (config("discover = true\n"), config(""));
+        let [clear, secure] = ["127.0.0.1:53", "127.0.0.9:853"].map(|text| text.parse().unwrap());
+        let (mut discovered, history) = (Discovered::default(), TlsHistory::default());
+        discovered.follow(&served, &history);
+        assert!(discovered.take(Found { clear, secure }));
+        discovered.follow(&refused, &history);
+        assert_eq!(discovered.upgrade(&refused), refused);
+        discovered.follow(&served, &history);
+        assert_eq!(discovered.upgrade(&served).backend[0].transport, Transport::Tls);
+        discovered.follow(&refused, &history);
+        discovered.forget_others();
+        assert!(discovered.verified.is_empty());
     }
 
     /// Goal: a designation that leads to dotd itself, or to no host, is not even tried. Method: such addresses.

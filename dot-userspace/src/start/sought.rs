@@ -52,13 +52,16 @@ impl Sought {
     /// The config that runs, as it can be served now.
     pub(super) fn served(&mut self, history: &TlsHistory) -> Config {
         let written = self.written.clone();
-        self.serve(&written, history)
+        let config = self.serve(&written, history);
+        self.discovered.forget_others();
+        config
     }
 
     /// `written` runs from now on.
     pub(super) fn adopt(&mut self, written: Config) {
         self.written = restart::as_it_runs(&self.written, written);
         self.names.forget_others();
+        self.discovered.forget_others();
     }
 
     /// The config that was looked for is refused; the one that runs is looked for again.

@@ -12,11 +12,12 @@ use tokio::task::JoinSet;
 use super::{
     dialer, in_a_line, plan,
     process::{Process, Running},
-    sought::News,
+    sought::{News, Sought},
+    tls_history::TlsHistory,
 };
 use crate::{
     backend::{BackendConfig, health},
-    config::{self, BackendAddress},
+    config::{self, BackendAddress, Config},
     worker::Command,
 };
 
@@ -25,14 +26,43 @@ pub(super) fn check_all(backends: &[BackendConfig]) -> JoinSet<()> {
     backends.iter().cloned().map(health::watch).collect()
 }
 
-/// Where the embedded backend of this process answers.
-pub(super) fn embedded_address(running: &Running) -> Option<SocketAddr> {
+/// Where the embedded backend of this process answers, if `config`, whose backends these are, needs one.
+pub(super) fn embedded_address(config: &Config, backends: &[BackendConfig]) -> Option<SocketAddr> {
+    if !plan::needs_embedded(config) {
+        return None;
+    }
     let is_embedded = |backend: &&config::Backend| backend.address == BackendAddress::Embedded;
-    match running.config.backend.iter().find(is_embedded).map(config::Backend::called) {
-        Some(name) => running.backends.iter().find(|backend| *backend.name == *name),
-        None => running.backends.first(),
+    match config.backend.iter().find(is_embedded).map(config::Backend::called) {
+        Some(name) => backends.iter().find(|backend| *backend.name == *name),
+        None => backends.first(),
     }
     .map(|backend| backend.address)
+}
+
+/// At a start: the config that can be served, once its names have been looked for, and its backends. `opened`: those of the config as
+/// it is written.
+pub(super) async fn begin(
+    sought: &mut Sought,
+    history: &TlsHistory,
+    opened: Vec<BackendConfig>,
+) -> (Config, Vec<BackendConfig>) {
+    sought.begin().await;
+    let config = sought.served(history);
+    if config == *sought.written() {
+        return (config, opened);
+    }
+    let embedded = embedded_address(sought.written(), &opened);
+    match dialer::all(&config, history) {
+        Ok(secured) => {
+            let backends = plan::backends(&config, embedded, secured, &opened);
+            history.serve(&config);
+            (config, backends)
+        }
+        Err(error) => {
+            tracing::error!("backends are asked as the config says: {}", in_a_line(&error));
+            (sought.written().clone(), opened)
+        }
+    }
 }
 
 /// A look is over; if it found something else, the workers get it.
@@ -54,7 +84,7 @@ pub(super) fn settle(process: &Process, running: &mut Running) {
             return tracing::error!("backends keep their old addresses: {}", in_a_line(&error));
         }
     };
-    let embedded = plan::needs_embedded(&config).then(|| embedded_address(running)).flatten();
+    let embedded = embedded_address(&running.config, &running.backends);
     running.backends = plan::backends(&config, embedded, secured, &running.backends);
     process.weigh(&config, &mut running.backends);
     running.config = config;
@@ -67,4 +97,60 @@ pub(super) fn settle(process: &Process, running: &mut Running) {
         worker.tell(Command::Backends(running.backends.clone()));
     }
     process.has_other_backends(&running.config, &running.backends);
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::{
+        op::{Message, MessageType},
+        rr::{RData, Record, RecordType, rdata::A},
+    };
+    use tokio::net::UdpSocket;
+
+    use super::*;
+    use crate::{
+        backend::Remembered,
+        config::{Transport, parse},
+    };
+
+    async fn resolve(socket: UdpSocket) {
+        let mut octets = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut octets).await {
+            let mut message = Message::from_vec(&octets[..length]).unwrap();
+            message.metadata.message_type = MessageType::Response;
+            let question = message.queries[0].clone();
+            if question.query_type() == RecordType::A {
+                let data = RData::A(A::new(192, 0, 2, 1));
+                message.add_answer(Record::from_rdata(question.name().clone(), 60, data));
+            }
+            socket.send_to(&message.to_vec().unwrap(), from).await.unwrap();
+        }
+    }
+
+    /// Goal: workers start with the addresses of backends' names, and with the TLS servers that were verified before: after a crash or an
+    /// upgrade no query fails for want of an address, or goes in clear. Method: a resolver, and a history with a handshake.
+    /// Covers: A-667
+    #[tokio::test]
+    async fn workers_start_with_what_is_known() {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let text = format!(
+            "[balance]\nbootstrap = [\"{}\"]\n[[backend]]\naddress = \"ns.example:53\"\nallow_cleartext = true\n\
+             [[backend]]\nname = \"office\"\naddress = \"127.0.0.9:53\"\ndiscover = true\n",
+            socket.local_addr().unwrap()
+        );
+        tokio::spawn(resolve(socket));
+        let config = parse(&text, "dotd.toml").unwrap();
+        let (history, secure) = (TlsHistory::default(), "127.0.0.9:853".parse().unwrap());
+        let proof = Remembered { version: "1.3".into(), ..Remembered::default() };
+        history.memory_of("office", secure, "127.0.0.9").learn("office", &proof);
+        let opened = plan::backends(&config, None, dialer::all(&config, &history).unwrap(), &[]);
+        assert_eq!(opened.iter().map(|one| &*one.name).collect::<Vec<_>>(), ["office"]);
+        let mut sought = Sought::of(&config);
+        let (served, backends) = begin(&mut sought, &history, opened).await;
+        let rows: Vec<_> = backends.iter().map(|one| (&*one.name, one.transport, one.address)).collect();
+        let named = ("ns.example:53/192.0.2.1", Transport::Udp, "192.0.2.1:53".parse().unwrap());
+        let clear = ("office:clear", Transport::Udp, "127.0.0.9:53".parse().unwrap());
+        assert_eq!(rows, [named, ("office", Transport::Tls, secure), clear]);
+        assert_eq!((sought.written(), served.backend.len()), (&config, 2));
+    }
 }

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::Context;
 use tokio::{
+    runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
     time::{interval, sleep},
@@ -50,17 +51,15 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Serves until TERM or INT.
 ///
 /// # Errors
-/// The runtime or a signal handler cannot be set up, or a worker died.
+/// A signal handler cannot be set up, or a worker died.
 pub(super) fn run(
+    runtime: &Runtime,
     process: Arc<Process>,
     mut running: Running,
     [certificates, zones]: [Seen; 2],
-    mut socket: ControlSocket,
-    http: Option<TcpListener>,
+    (mut socket, http): (ControlSocket, Option<TcpListener>),
     began: Instant,
 ) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("the control thread has no runtime")?;
     let result = runtime.block_on(async {
         process.tickets.resume_by(&running.tickets);
         let source = Arc::clone(&process) as Arc<dyn Source>;
@@ -82,8 +81,6 @@ pub(super) fn run(
         let signals = Signals::hear()?;
         process.export(&running.config.otlp)?;
         let files = Watched { certificates: Files::watch(certificates), zones: Files::watch(zones) };
-        running.sought.begin().await;
-        asked::settle(&process, &mut running);
         keeper::hear().context("signals cannot be unblocked")?;
         socket.serve();
         // Before any other report: from now on the keeper starts another engine if this one crashes.
@@ -318,7 +315,9 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
     if plan::needs_embedded(&config) && !plan::needs_embedded(&running.config) {
         anyhow::bail!("backend: the embedded backend can only be added at a start; restart dotd");
     }
-    let embedded = plan::needs_embedded(&config).then(|| asked::embedded_address(running)).flatten();
+    let embedded = plan::needs_embedded(&config)
+        .then(|| asked::embedded_address(&running.config, &running.backends))
+        .flatten();
     process.apply_xdp(&plan::xdp(&config, &running.config.listen.do53))?;
     process.export(&config.otlp)?;
     let waiting = restart::needed_for(&running.config, &config);

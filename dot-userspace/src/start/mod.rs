@@ -310,6 +310,11 @@ fn engine(opened: Opened, config: Config, (path, text): File, ties: Ties) -> any
     let workers = listeners.len();
     // From here on the process has no rights, and every new thread inherits that.
     start_threads(opened.embedded)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("the control thread has no runtime")?;
+    // Before a worker may send a query: it would fail without an address, or go in clear past a TLS server that was verified.
+    let mut sought = Sought::of(&config);
+    let (config, backends) = runtime.block_on(asked::begin(&mut sought, &history, backends));
     let admission = plan::admission(&config, descriptors, workers, backends.len());
     let (rates, queues) = (Arc::new(Rates::default()), opened.queues);
     let standings = Standings::default();
@@ -326,7 +331,7 @@ fn engine(opened: Opened, config: Config, (path, text): File, ties: Ties) -> any
     let (askers, asked) = ask(events.clone(), taps, keeper.clone(), history, standings);
     let staples_until = renew::staples_until(&loaded.identities);
     let process = Process::new(&config, &backends, workers, loaded, opened.kernel, sink.clone(), askers);
-    process.serve_file(&config, text.map(|text| Read { text, file: file_of(path.as_deref()) }), &[]);
+    process.serve_file(sought.written(), text.map(|text| Read { text, file: file_of(path.as_deref()) }), &[]);
     process.begin(keeps_bans);
     let mut running = Vec::with_capacity(workers);
     for (index, listeners) in listeners.into_iter().enumerate() {
@@ -352,7 +357,7 @@ fn engine(opened: Opened, config: Config, (path, text): File, ties: Ties) -> any
     let running = Running {
         path,
         keeper,
-        sought: Sought::of(&config),
+        sought,
         config,
         tickets: opened.tickets,
         staples_until,
@@ -372,7 +377,8 @@ fn engine(opened: Opened, config: Config, (path, text): File, ties: Ties) -> any
     };
     process.screen_by(running.screen.clone(), &[]);
     let process = Arc::new(process);
-    control_loop::run(process, running, opened.seen, opened.control_socket, opened.http, opened.began)
+    let (seen, doors) = (opened.seen, (opened.control_socket, opened.http));
+    control_loop::run(&runtime, process, running, seen, doors, opened.began)
 }
 
 /// The name of the config file in messages.

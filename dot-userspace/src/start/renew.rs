@@ -77,7 +77,7 @@ fn load(process: &Process, running: &mut Running) -> anyhow::Result<Loaded> {
 /// The backends by the same config, with their present authorities.
 fn backends(process: &Process, running: &Running) -> anyhow::Result<Vec<BackendConfig>> {
     let config = &running.config;
-    let embedded = plan::needs_embedded(config).then(|| asked::embedded_address(running)).flatten();
+    let embedded = asked::embedded_address(config, &running.backends);
     Ok(plan::backends(config, embedded, dialer::all(config, process.history())?, &running.backends))
 }
 

@@ -320,16 +320,18 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
         .flatten();
     process.apply_xdp(&plan::xdp(&config, &running.config.listen.do53))?;
     process.export(&config.otlp)?;
+    // The last step that can fail: up to here `running` has what the workers have.
+    let tap = Tapping::renew(&mut running.tapping, &config.dnstap, process.taps())?;
     let waiting = restart::needed_for(&running.config, &config);
     for key in &waiting {
         tracing::warn!("{key} has changed in the file; it takes effect when dotd is restarted");
     }
+    let config = restart::as_it_runs(&running.config, config);
     running.backends = plan::backends(&config, embedded, secured, &running.backends);
     process.weigh(&config, &mut running.backends);
     running.checks = asked::check_all(&running.backends);
     let (workers, backends) = (running.workers.len(), running.backends.len());
     running.admission.reload(plan::caps(&config.session, running.descriptors, workers, backends));
-    let tap = Tapping::renew(&mut running.tapping, &config.dnstap, process.taps())?;
     let policies = running.transfers.policies(&transferred, zones);
     (running.screen, running.notified) = (policies.screen, policies.notified);
     let settings = plan::settings(&config, serving, running.backends.clone(), &running.policies(), tap);
@@ -346,7 +348,7 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
     }
     running.tickets = tickets;
     logging::set_level(config.log.level);
-    running.config = restart::as_it_runs(&running.config, config);
+    running.config = config;
     running.sought.adopt(written);
     process.serve_file(running.sought.written(), read, &waiting);
     running.keeper.adopt();

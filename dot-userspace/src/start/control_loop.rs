@@ -227,7 +227,7 @@ fn flush(running: &Running, forget: &Flush) {
 /// Makes every worker use backends as an operator has switched them.
 fn weigh(process: &Process, running: &mut Running) {
     process.weigh(&running.config, &mut running.backends);
-    running.workers.iter().for_each(|worker| worker.tell(Command::Weigh(running.backends.clone())));
+    running.workers.iter().for_each(|worker| worker.tell(Command::Backends(running.backends.clone())));
 }
 
 /// The periodic work.

@@ -79,7 +79,7 @@ pub enum Command {
     Reload(Box<Settings>),
     /// Use new certificates and keys.
     Serve(Serving),
-    /// Use these backends; all other settings stay.
+    /// Use these backends, or the same ones with these weights; all other settings stay.
     Backends(Vec<BackendConfig>),
     /// Use these policy zones; all other settings stay.
     Screen(Option<Arc<Screen>>),
@@ -88,8 +88,6 @@ pub enum Command {
     /// Switch DNS over TLS on or off. Off: accept no connections for it, and end each session when all its queries
     /// are answered.
     Switch(bool),
-    /// Use these weights for the same backends.
-    Weigh(Vec<BackendConfig>),
     /// Call this with the state that the sessions of the worker share.
     Look(Look),
     /// Forget these cached answers, or all of them.
@@ -254,10 +252,6 @@ async fn work(plan: Plan, (commands, arrived): (Receiver<Command>, Receiver<Arri
                 Command::Screen(screen) => shared.screen_by(screen),
                 Command::NoteFill => acceptor.note_pressure(),
                 Command::Switch(is_on) => shared.switch(is_on),
-                Command::Weigh(backends) => {
-                    shared.backends().reload(current.policy, &backends);
-                    current.backends = backends;
-                }
                 Command::Look(look) => look(&shared),
                 Command::Flush(Some(forget)) => shared.forget(forget),
                 Command::Flush(None) => shared.renew_cache(current.keeping),

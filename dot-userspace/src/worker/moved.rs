@@ -1,7 +1,7 @@
-//! A worker's backends at other addresses.
+//! A worker's backends at other addresses, or with other weights.
 //!
-//! Before: addresses of a backend's name have changed. After: new queries go to the new addresses; those in flight end where they
-//! are.
+//! Before: addresses of a backend's name have changed, or an operator has switched a backend. After: new queries go to the new
+//! addresses, by the new weights; those in flight end where they are.
 //! Never: empties the cache: the same names answer.
 
 use std::rc::Rc;
@@ -18,5 +18,6 @@ pub(super) fn to(shared: &Rc<WorkerShared>, current: &Settings, backends: Vec<Ba
     if !are_backends_same(current, &new) {
         shared.reload(new.limits, Some(start_backends(&new, &shared.counters)));
     }
+    shared.backends().reload(new.policy, &new.backends);
     new
 }

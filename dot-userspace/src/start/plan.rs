@@ -34,7 +34,7 @@ pub(super) const UNRESOLVED: &str = "unresolved";
 
 /// The suffix of a backend's name that replaces another one in clear. No other name has it, because a name has no
 /// colon, and a port is a number.
-const IN_CLEAR: &str = ":clear";
+pub(super) const IN_CLEAR: &str = ":clear";
 
 /// Whether any query may go to the zone inside dotd: no backend is configured, or the config names it.
 pub(super) fn needs_embedded(config: &Config) -> bool {

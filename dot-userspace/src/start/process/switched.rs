@@ -14,7 +14,7 @@ use std::{
 
 use nix::fcntl::OFlag;
 
-use super::{Process, lock};
+use super::{super::plan::IN_CLEAR, Process, lock};
 use crate::{
     backend::BackendConfig,
     config::{Config, limit},
@@ -125,7 +125,9 @@ impl Process {
     pub(super) fn switch_backend_by(&self, request: BackendRequest) -> Result<BackendRequest, String> {
         let names: Vec<_> =
             lock(&self.backends).statuses(&self.history).into_iter().map(|status| status.name).collect();
-        if !names.contains(&request.name) {
+        let is_known = names.iter().any(|name| called(name).any(|called| called == request.name));
+        // One that has left can be enabled again before it comes back.
+        if !is_known && !lock(&self.switched).backends.contains_key(&request.name) {
             return Err(format!(
                 "there is no backend \"{}\"; the backends are: {}",
                 request.name,
@@ -158,11 +160,10 @@ impl Process {
     pub(in crate::start) fn weigh(&self, config: &Config, backends: &mut [BackendConfig]) {
         let switched = lock(&self.switched);
         for backend in backends {
-            let configured = config.backend.iter().find(|one| *one.called() == *backend.name);
-            backend.weight = match switched.backends.get(&*backend.name) {
+            backend.weight = match switch_of(&switched.backends, &backend.name) {
                 Some(BackendSwitch::Drain) => 0,
-                Some(BackendSwitch::Weight(weight)) => *weight,
-                _ => configured.map_or(limit::BACKEND_WEIGHT.default, |one| one.weight),
+                Some(BackendSwitch::Weight(weight)) => weight,
+                _ => configured(config, &backend.name),
             };
         }
     }
@@ -172,14 +173,33 @@ impl Process {
         let mut statuses = lock(&self.backends).statuses(&self.history);
         let switched = lock(&self.switched);
         for status in &mut statuses {
-            match switched.backends.get(&status.name) {
+            match switch_of(&switched.backends, &status.name) {
                 Some(BackendSwitch::Drain) => status.is_drained = true,
-                Some(BackendSwitch::Weight(weight)) => status.weight = Some(*weight),
+                Some(BackendSwitch::Weight(weight)) => status.weight = Some(weight),
                 _ => {}
             }
         }
         statuses
     }
+}
+
+/// What a backend is called: its own name; that of the backend over TLS for which it stands in; that in the config, if it is one of the
+/// addresses of that name.
+fn called(name: &str) -> impl Iterator<Item = &str> {
+    let secured = name.strip_suffix(IN_CLEAR).unwrap_or(name);
+    let whole = secured.rsplit_once('/').map_or(secured, |(whole, _)| whole);
+    [name, secured, whole].into_iter()
+}
+
+/// What an operator has switched; the nearest name counts.
+fn switch_of(switched: &Backends, name: &str) -> Option<BackendSwitch> {
+    called(name).find_map(|called| switched.get(called).copied())
+}
+
+/// The weight that the config gives it.
+fn configured(config: &Config, name: &str) -> u16 {
+    let of_config = |called: &str| config.backend.iter().find(|one| one.called() == called);
+    called(name).find_map(of_config).map_or(limit::BACKEND_WEIGHT.default, |one| one.weight)
 }
 
 /// Opens the folder first: its path may point elsewhere a moment later.
@@ -215,6 +235,25 @@ fn is_noted(folder: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: a switch of a backend applies to each address of its name, whenever that is found, and to its stand-in in clear, which
+    /// otherwise has the weight of the config too. Method: names of status, before and after switches.
+    #[test]
+    fn a_switch_follows_its_backend() {
+        let text = "[balance]\nbootstrap = [\"192.0.2.53:53\"]\n\
+                    [[backend]]\nname = \"office\"\naddress = \"ns.example:853\"\ntransport = \"tls\"\nweight = 7\n";
+        let config = crate::config::parse(text, "dotd.toml").unwrap();
+        let names = ["office", "office/192.0.2.1", "office/2001:db8::1", "office/192.0.2.1:clear", "other"];
+        let weights: Vec<_> = names.iter().map(|name| configured(&config, name)).collect();
+        assert_eq!(weights, [7, 7, 7, 7, 1], "other: not in the config");
+        let mut switched = Backends::from([("office".to_owned(), BackendSwitch::Drain)]);
+        let of = |switched: &Backends| names.map(|name| switch_of(switched, name));
+        let drained = Some(BackendSwitch::Drain);
+        assert_eq!(of(&switched), [drained, drained, drained, drained, None]);
+        let one = Some(BackendSwitch::Weight(3));
+        switched.insert("office/192.0.2.1".into(), BackendSwitch::Weight(3));
+        assert_eq!(of(&switched), [drained, one, drained, one, None]);
+    }
 
     /// Goal: the state is noted in one place, for as long as it must last, and a link is not followed. Method: each
     /// switch in turn, in two folders; then a link in place of the file. Covers: A-523

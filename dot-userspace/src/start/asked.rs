@@ -7,7 +7,8 @@
 
 use std::net::SocketAddr;
 
-use tokio::task::JoinSet;
+use anyhow::Context as _;
+use tokio::{runtime::Runtime, task::JoinSet};
 
 use super::{
     dialer, in_a_line, plan,
@@ -39,9 +40,24 @@ pub(super) fn embedded_address(config: &Config, backends: &[BackendConfig]) -> O
     .map(|backend| backend.address)
 }
 
-/// At a start: the config that can be served, once its names have been looked for, and its backends. `opened`: those of the config as
-/// it is written.
-pub(super) async fn begin(
+/// The runtime of the control thread, what is looked for, the config that can be served, and its backends.
+type Begun = (Runtime, Sought, Config, Vec<BackendConfig>);
+
+/// At a start, before a worker may send a query: without an address it would fail, and past a TLS server that was verified it would go in
+/// clear. `opened`: the backends of the config as it is written.
+pub(super) fn begin(
+    config: &Config,
+    history: &TlsHistory,
+    opened: Vec<BackendConfig>,
+) -> anyhow::Result<Begun> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("the control thread has no runtime")?;
+    let mut sought = Sought::of(config);
+    let (config, backends) = runtime.block_on(look_first(&mut sought, history, opened));
+    Ok((runtime, sought, config, backends))
+}
+
+async fn look_first(
     sought: &mut Sought,
     history: &TlsHistory,
     opened: Vec<BackendConfig>,
@@ -146,7 +162,7 @@ mod tests {
         let opened = plan::backends(&config, None, dialer::all(&config, &history).unwrap(), &[]);
         assert_eq!(opened.iter().map(|one| &*one.name).collect::<Vec<_>>(), ["office"]);
         let mut sought = Sought::of(&config);
-        let (served, backends) = begin(&mut sought, &history, opened).await;
+        let (served, backends) = look_first(&mut sought, &history, opened).await;
         let rows: Vec<_> = backends.iter().map(|one| (&*one.name, one.transport, one.address)).collect();
         let named = ("ns.example:53/192.0.2.1", Transport::Udp, "192.0.2.1:53".parse().unwrap());
         let clear = ("office:clear", Transport::Udp, "127.0.0.9:53".parse().unwrap());

@@ -80,7 +80,6 @@ use files::Seen;
 use listeners::ControlSocket;
 use privileges::Owner;
 use process::{Kernel, Process, Running, ask};
-use sought::Sought;
 use tap::Tapping;
 use tls_history::TlsHistory;
 use transfers::{Standings, Transferred, Transfers};
@@ -310,21 +309,15 @@ fn engine(opened: Opened, config: Config, (path, text): File, ties: Ties) -> any
     let workers = listeners.len();
     // From here on the process has no rights, and every new thread inherits that.
     start_threads(opened.embedded)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("the control thread has no runtime")?;
-    // Before a worker may send a query: it would fail without an address, or go in clear past a TLS server that was verified.
-    let mut sought = Sought::of(&config);
-    let (config, backends) = runtime.block_on(asked::begin(&mut sought, &history, backends));
+    let (runtime, sought, config, backends) = asked::begin(&config, &history, backends)?;
     let admission = plan::admission(&config, descriptors, workers, backends.len());
     let (rates, queues) = (Arc::new(Rates::default()), opened.queues);
-    let standings = Standings::default();
+    let (standings, taps) = (Standings::default(), TapCounts::default());
     let transfers = Transfers::start(&config.server.state_dir, standings.clone())?;
     let policies = transfers.policies(&opened.transferred, opened.zones);
-    let taps = TapCounts::default();
     let tapping = Tapping::start(&config.dnstap, &taps)?;
     let tap = tapping.as_ref().map(|tapping| tapping.sink.clone());
     let settings = plan::settings(&config, opened.serving, backends.clone(), &policies, tap);
-    // If a start fails, only its error is printed; this start has not failed.
     warn([privileges::warning(opened.user), opened.tickets.warning.as_deref()]);
     let ((sink, charges), (events, refused)) = (ChargesSink::new(), EventSink::new());
     events.log_connections(config.log.connections);
@@ -377,8 +370,8 @@ fn engine(opened: Opened, config: Config, (path, text): File, ties: Ties) -> any
     };
     process.screen_by(running.screen.clone(), &[]);
     let process = Arc::new(process);
-    let (seen, doors) = (opened.seen, (opened.control_socket, opened.http));
-    control_loop::run(&runtime, process, running, seen, doors, opened.began)
+    let doors = (opened.control_socket, opened.http);
+    control_loop::run(&runtime, process, running, opened.seen, doors, opened.began)
 }
 
 /// The name of the config file in messages.
@@ -393,6 +386,7 @@ fn start_threads(embedded: Option<Embedded>) -> anyhow::Result<()> {
     spawned.map(drop).context("the embedded backend cannot start its thread")
 }
 
+/// If a start fails, only its error is printed: call it when the start has not failed.
 fn warn(warnings: [Option<&str>; 2]) {
     warnings.iter().flatten().for_each(|warning| tracing::warn!("{warning}"));
 }

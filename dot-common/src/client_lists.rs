@@ -25,7 +25,8 @@ pub struct Said {
 }
 
 /// What the deny list and bans say about a client. A ban that refuses this packet gets a hit; `begins` is
-/// [`crate::packet::Packet::begins`]. Of several bans the one of the longest prefix counts.
+/// [`crate::packet::Packet::begins`]. Of several bans an operator's counts, which refuses more; else the one of the longest
+/// prefix.
 #[inline(always)]
 pub fn standing(settings: &Settings, flow: &FlowKey, begins: bool, known: &impl Knowledge) -> Said {
     if settings.deny & version_bit(flow.is_v6()) != 0 && known.is_denied(flow) {
@@ -34,7 +35,7 @@ pub fn standing(settings: &Settings, flow: &FlowKey, begins: bool, known: &impl 
     let mut said = Said::default();
     let mut bits = u32::MAX;
     for banned in asked_levels(settings, flow) {
-        if banned.bits == bits || said.standing.is_of_ban() {
+        if banned.bits == bits || matches!(said.standing, Standing::Banned) {
             continue;
         }
         bits = banned.bits;
@@ -43,6 +44,8 @@ pub fn standing(settings: &Settings, flow: &FlowKey, begins: bool, known: &impl 
             let standing = match ban.is_operators() {
                 _ if !ban.stands(known.now_ns()) => return false,
                 true => Standing::Banned,
+                // That of a longer prefix refuses the same packets.
+                false if said.standing.is_of_ban() => return false,
                 false if is_enforced(settings) && !known.is_own(settings.own_interface) => {
                     Standing::NothingNew
                 }

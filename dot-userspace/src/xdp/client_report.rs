@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use dot_common::{
+    ban::Cause,
     prefix::ClientPrefix,
     proof::Trust,
     rate::{self, Class, Rate},
@@ -17,7 +18,7 @@ use super::{Loaded, Xdp, bans::now_ns, kernel::Kernel, report::BanRow, settings:
 /// What the kernel half knows of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientReport {
-    /// The ban.
+    /// The ban that counts: an operator's, else that of the longest prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ban: Option<BanRow>,
     /// Percentage of its handshake budget that is left; absent without such a limit.
@@ -93,7 +94,10 @@ impl Kernel {
             RateState::of(what, key, rate, if is_foreign { 0 } else { ahead_ns })
         };
         ClientReport {
-            ban: levels.distinct().find_map(|network| self.bans.of(network)),
+            ban: levels
+                .distinct()
+                .filter_map(|network| self.bans.of(network))
+                .min_by_key(|ban| ban.cause != Cause::Operator.name()),
             budget_percent: self.costs.left_percent(levels, now_ns),
             budget_spent_seconds: spent(levels.host).max(spent(levels.client)),
             wide: levels.wide.to_string(),

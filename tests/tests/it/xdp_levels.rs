@@ -158,6 +158,49 @@ fn bans_hold_at_each_level() {
     }
 }
 
+/// Goal: an operator's ban refuses every packet of its network, also of a host or prefix that the engine banned: an offender
+/// does not earn its open connections back with an offence. Method: for each pair of levels the operator's ban at the one and
+/// the engine's at the other, both IP versions; a SYN and an ACK, which only the operator's refuses, from inside both and from
+/// the rest of the operator's.
+#[test]
+fn an_operators_ban_is_not_weakened_by_the_engines() {
+    let judged = Settings { bans: 3, wide_v4: 16, prefix_v4: 24, ..settings(Gate::Pass) };
+    let Some(mut lab) = Lab::open("an_operators_ban_is_not_weakened_by_the_engines", &judged) else { return };
+    let banned = Some(Verdict::drop(Reason::Banned));
+    for [host, in_client, in_wide] in [
+        ["2001:db8:5:1701::1", "2001:db8:5:1702::1", "2001:db8:5:2701::1"],
+        ["198.51.100.1", "198.51.100.2", "198.51.101.1"],
+    ] {
+        let levels = [(32, 64), (24, 56), (16, 48)].map(|(v4, v6)| Network::of(address(host), v4, v6));
+        let ack = |client: &str| {
+            let ack = Build::tcp(853, ACK, 1, &[]);
+            let ack = if client.contains(':') { ack.v6() } else { ack };
+            ack.client(address(client)).frame().octets
+        };
+        for (of_operator, of_engine) in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)] {
+            lab.lift_bans();
+            for (level, cause) in [(of_engine, Cause::Garbage), (of_operator, Cause::Operator)] {
+                let serial = level as u16 + 1;
+                let ban = Ban { until_ns: EVER, cause: cause as u32, serial, ..Ban::default() };
+                lab.ban_network(levels[level], &ban);
+            }
+            for (at, who) in [host, in_client, in_wide].into_iter().enumerate() {
+                let case = format!(
+                    "{who}: {} by the operator, {} by the engine",
+                    levels[of_operator], levels[of_engine]
+                );
+                let open = if at <= of_operator { banned } else { Some(Verdict::pass(Reason::Control)) };
+                let new =
+                    if at <= of_operator.max(of_engine) { banned } else { Some(Verdict::pass(Reason::Syn)) };
+                for _ in 0..2 {
+                    assert_eq!(lab.judge(&ack(who)).verdict, open, "an open connection of {case}");
+                    assert_eq!(verdict(&mut lab, who), new, "a new connection of {case}");
+                }
+            }
+        }
+    }
+}
+
 /// Goal: a wider prefix that spends its budget refuses newcomers from there, a client that completed a handshake before is
 /// served on, `xdp show` and `explain` say so, and newcomers are served again after a while. Method: a budget of one
 /// handshake a second for the /24, ten at once, of which one address makes all; kdig from three addresses.

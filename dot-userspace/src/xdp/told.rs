@@ -34,7 +34,8 @@ use super::{
 /// The maps.
 pub(super) struct Told {
     clients: Array<MapData, Traced>,
-    written: Traced,
+    /// What the map has; absent when that is not certain.
+    written: Option<Traced>,
     ring: Option<RingBuf<MapData>>,
     lost: PerCpuArray<MapData, u64>,
     said_lost: u64,
@@ -66,7 +67,7 @@ impl Told {
         let ring = ring.map_err(|error| refused(TRACE_EVENTS, &error))?;
         let lost =
             PerCpuArray::try_from(take(object, TRACE_LOST)?).map_err(|error| refused(TRACE_LOST, &error))?;
-        Ok(Self { clients, written: Traced::default(), ring: Some(ring), lost, said_lost: 0 })
+        Ok(Self { clients, written: Some(Traced::default()), ring: Some(ring), lost, said_lost: 0 })
     }
 }
 
@@ -106,13 +107,16 @@ impl Xdp {
             *place = prefix_of(*net);
         }
         let told = &mut kernel.told;
-        if traced == told.written {
+        if told.written == Some(traced) {
             return Ok(());
         }
+        // Set again only when both maps are written: the next call tries again.
+        told.written = None;
         let written = told.clients.set(0, traced, 0);
         written.map_err(|error| XdpError::Settings { reason: innermost(&error) })?;
-        told.written = traced;
-        kernel.settings.set_traced(!clients.is_empty())
+        kernel.settings.set_traced(!clients.is_empty())?;
+        told.written = Some(traced);
+        Ok(())
     }
 
     /// The number of packets of traced clients that found no room since the last call.

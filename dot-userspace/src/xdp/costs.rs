@@ -93,7 +93,7 @@ impl Costs {
         })
     }
 
-    /// Sets limits. Without any budget no client is refused any more; existing bans stay.
+    /// Sets limits. A budget that is off refuses no client any more; existing bans stay.
     pub(super) fn apply(&mut self, limit: &XdpLimit) {
         let units = limit.handshake_cost_per_second.saturating_mul(UNITS_PER_HANDSHAKE);
         let wide_units = limit.wide_cost_per_second.saturating_mul(UNITS_PER_HANDSHAKE);
@@ -105,8 +105,11 @@ impl Costs {
         self.wide_connections.set_rate(connections, burst(connections));
         self.proofs.apply(limit);
         self.ban_length = Duration::from_secs(limit.ban_seconds.into());
-        if units == 0 && wide_units == 0 && connections == 0 {
-            for (network, _) in self.spent.iter().collect::<Vec<_>>() {
+        // A wider prefix has two budgets: the one that is still on refuses it again at its next charge.
+        let (is_off, is_wide_off) = (units == 0, wide_units == 0 || connections == 0);
+        for (network, _) in self.spent.iter().collect::<Vec<_>>() {
+            let is_wide = self.spent_wide.end_of(network).is_some();
+            if is_wide && is_wide_off || !is_wide && is_off {
                 self.erase(network);
             }
         }

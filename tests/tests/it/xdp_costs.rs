@@ -133,6 +133,29 @@ fn real_handshakes_spend_a_budget() {
     dotd.stop();
 }
 
+/// Goal: whoever switches the budget of handshakes off has nobody refused by it any more, also while wider prefixes have
+/// budgets. Method: kdig until its budget is spent; HUP with no such budget, but with those of wider prefixes.
+#[test]
+fn a_budget_that_is_switched_off_refuses_nobody() {
+    require!(Root, Bpf, Command("kdig"));
+    let wide = [("wide_cost_per_second", "1000"), ("wide_connections_per_second", "1000")];
+    let config = Config::new().limits(&wide);
+    let (network, mut dotd) = embedded(&config.clone().limits(&[("handshake_cost_per_second", "1")]));
+    let explained = |dotd: &Server| dotd.operate(&["explain", &CLIENT_V4.to_string()]);
+    eventually("the budget is spent", || {
+        let _ = serves(&network, "");
+        explained(&dotd).has("spent: new connections are dropped").then_some(())
+    });
+    dotd.rewrite_config(&config);
+    dotd.signal(Signal::SIGHUP);
+    dotd.counts("the reload", |stats| stats.counter("control", "reloads_ok") == 1);
+    let refused = dotd.stats().packets("drop", "cost");
+    assert!(!explained(&dotd).has("spent: new connections are dropped"), "{}", explained(&dotd).text);
+    assert!(serves(&network, ""), "refused by a budget that is off");
+    assert_eq!(dotd.stats().packets("drop", "cost"), refused);
+    dotd.stop();
+}
+
 /// Goal: where limits only count, a spent budget refuses no client and counts the SYNs that it would have refused.
 /// Method: kdig until `would_drop` counts, and beyond.
 #[test]

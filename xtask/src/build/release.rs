@@ -128,9 +128,10 @@ mod tests {
     /// two folders with names of different lengths, as dotd is. Covers: C-760.
     #[test]
     fn a_folder_leaves_no_trace() {
-        let folder = std::env::temp_dir().join(format!("dotd-release-{}", std::process::id()));
+        let folder = tempfile::tempdir().expect("a folder");
         let built = ["one", "another-folder"].map(|name| {
-            let (root, target) = (folder.join(name), folder.join(name).join("results"));
+            let root = folder.path().join(name);
+            let target = root.join("results");
             fs::create_dir_all(root.join("src")).expect("a folder");
             let manifest = "[package]\nname = \"tiny\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[workspace]\n\
                 [profile.release]\ndebug = \"line-tables-only\"\n";
@@ -143,7 +144,6 @@ mod tests {
             assert!(!program.windows(root.len()).any(|part| part == root.as_bytes()), "{root} is in it");
             program
         });
-        fs::remove_dir_all(&folder).expect("ours");
         assert!(built[0] == built[1], "the programs differ");
     }
 }

@@ -13,14 +13,15 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{command, setup};
+use crate::{command, kernels::debian_keys, setup};
 
 /// The version that programs ask for at most.
 pub(crate) const GLIBC: &str = "2.31";
 const SUITE: &str = "bullseye";
 const PACKAGES: [&str; 4] = ["libc6", "libc6-dev", "libgcc-s1", "linux-libc-dev"];
 const MIRROR: &str = "http://deb.debian.org/debian";
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// How the folder of an unfinished fetch begins; the id of its process follows.
+const DRAFT: &str = "glibc-draft-";
 
 /// The folder; fetched and unpacked the first time.
 ///
@@ -39,11 +40,33 @@ pub(super) fn find() -> Result<PathBuf> {
             );
         }
     }
-    let draft = cache.join(format!("glibc-draft-{}", std::process::id()));
-    let made = make(&draft).and_then(|()| Ok(fs::rename(draft.join("root"), &folder)?));
+    remove_drafts(&cache);
+    println!("glibc {GLIBC}: fetching {} of {SUITE} into {}, once", PACKAGES.join(", "), folder.display());
+    let draft = cache.join(format!("{DRAFT}{}", std::process::id()));
+    let made = make(&draft).and_then(|()| keep(&draft.join("root"), &folder));
     let _ = fs::remove_dir_all(&draft);
     made.with_context(|| format!("no glibc {GLIBC} from {MIRROR} {SUITE}"))?;
     Ok(folder)
+}
+
+/// Removes what fetches left that were ended.
+fn remove_drafts(cache: &Path) {
+    for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let process =
+            name.to_str().and_then(|name| name.strip_prefix(DRAFT)).map(|id| Path::new("/proc").join(id));
+        if process.is_some_and(|process| !process.exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Puts the finished folder into its place, unless another build was first.
+fn keep(made: &Path, folder: &Path) -> Result<()> {
+    match fs::rename(made, folder) {
+        Err(error) if !folder.is_dir() => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Has a C compiler take headers from there.
@@ -82,7 +105,7 @@ fn make(draft: &Path) -> Result<()> {
         fs::create_dir_all(draft.join(folder))?;
     }
     let sources = draft.join("sources.list");
-    fs::write(&sources, format!("deb [signed-by={KEYRING}] {MIRROR} {SUITE} main\n"))?;
+    fs::write(&sources, format!("deb [signed-by={}] {MIRROR} {SUITE} main\n", debian_keys()?))?;
     let apt = |words: &[&str]| {
         let mut apt = Command::new("apt-get");
         for (key, path) in [
@@ -134,8 +157,8 @@ mod tests {
     /// deep, a relative one, and the folder renamed. Covers: C-762.
     #[test]
     fn links_stay_inside() {
-        let folder = std::env::temp_dir().join(format!("dotd-sysroot-{}", std::process::id()));
-        let (root, later) = (folder.join("draft"), folder.join("later"));
+        let folder = tempfile::tempdir().expect("a folder");
+        let (root, later) = (folder.path().join("draft"), folder.path().join("later"));
         fs::create_dir_all(root.join("usr/lib/machine")).expect("a folder");
         fs::create_dir_all(root.join("lib")).expect("a folder");
         fs::write(root.join("lib/libdl.so.2"), "old").expect("a file");
@@ -147,6 +170,26 @@ mod tests {
             let read = fs::read_to_string(later.join("usr/lib/machine").join(name));
             assert_eq!(read.expect("it leads there"), "old");
         }
-        fs::remove_dir_all(&folder).expect("ours");
+    }
+
+    /// Goal: a fetch that was ended leaves nothing for good, and disturbs no other. Method: the drafts of this process and of one
+    /// that cannot exist, beside another folder; a folder that another build has put there meanwhile. Covers: C-762.
+    #[test]
+    fn an_ended_fetch_leaves_nothing() {
+        let cache = tempfile::tempdir().expect("a folder");
+        let own = format!("{DRAFT}{}", std::process::id());
+        // Greater than the kernel's largest id of a process.
+        for name in [&own, &format!("{DRAFT}4194305"), "kernels"] {
+            fs::create_dir_all(cache.path().join(name).join("root")).expect("a folder");
+        }
+        remove_drafts(cache.path());
+        let mut left: Vec<_> =
+            fs::read_dir(cache.path()).expect("it").flatten().map(|one| one.file_name()).collect();
+        left.sort();
+        assert_eq!(left, [own.as_str(), "kernels"]);
+        let (made, folder) = (cache.path().join(&own).join("root"), cache.path().join("kernels"));
+        keep(&made, &folder).expect("another build was first");
+        keep(&made, &cache.path().join("glibc")).expect("it moves");
+        keep(&made, &cache.path().join("other")).expect_err("nothing was made");
     }
 }

@@ -19,6 +19,17 @@ const MIRROR: &str = "http://deb.debian.org/debian";
 const KEYS: &[&str] =
     &["/usr/share/keyrings/debian-archive-keyring.pgp", "/usr/share/keyrings/debian-archive-keyring.gpg"];
 
+/// The key ring that Debian's archive is signed with.
+///
+/// # Errors
+/// This machine has none.
+pub(crate) fn keys() -> Result<&'static str> {
+    let found = KEYS.iter().find(|path| Path::new(path).is_file());
+    found
+        .copied()
+        .with_context(|| format!("none of {} is here: install debian-archive-keyring", KEYS.join(", ")))
+}
+
 /// Where packages come from.
 pub(super) enum Packages {
     /// The lists of this machine.
@@ -35,10 +46,7 @@ impl Packages {
         for below in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(folder.join(below)).with_context(|| folder.display().to_string())?;
         }
-        let Some(keys) = KEYS.iter().find(|path| Path::new(path).is_file()) else {
-            bail!("none of {} is here: install debian-archive-keyring", KEYS.join(", "));
-        };
-        let line = format!("deb [arch=amd64 signed-by={keys}] {MIRROR} {suite} main\n");
+        let line = format!("deb [arch=amd64 signed-by={}] {MIRROR} {suite} main\n", keys()?);
         fs::write(folder.join("sources.list"), line)?;
         let archive = Self::Suite(folder);
         command::run(archive.apt("apt-get").args(["-q", "update"]))?;

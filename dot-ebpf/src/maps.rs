@@ -117,7 +117,7 @@ pub(crate) fn worker_status(worker: u32) -> Option<WorkerStatus> {
 #[inline(always)]
 pub(crate) fn closed_until_ns(worker: u32) -> Option<u64> {
     let status = WORKERS.get_ptr(worker)?;
-    // SAFETY: as in [`line`].
+    // SAFETY: as in [`worker_status`].
     Some(unsafe { (&raw const (*status).closed_until_ns).read_volatile() })
 }
 

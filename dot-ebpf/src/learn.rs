@@ -38,19 +38,22 @@ pub(crate) fn learn(context: &TcContext, frame: &impl Headers) {
         return;
     }
     let initial = accepted.wrapping_sub(came_with_syn(context, key));
+    // Another SYN from the same port, be it forged, begins another stream.
+    let is_again = maps::flow(key).is_some_and(|known| known.initial == initial);
     maps::remember(key, &Flow { learned_ns: maps::now_ns(), initial, offences: 0 });
-    note_answer(key);
+    note_answer(key, is_again);
 }
 
-/// Writes down that a connection's SYN is answered now, unless it was answered before: a SYN-ACK may be retransmitted.
+/// Writes down that a connection's SYN is answered now, unless the same SYN was answered before: a SYN-ACK may be
+/// retransmitted.
 #[inline(always)]
-fn note_answer(key: &FlowKey) {
+fn note_answer(key: &FlowKey, is_again: bool) {
     let place = syn_times::Place::of(key);
     let Some(word) = SYN_TIMES.get_ptr_mut(place.slot) else { return };
     let now_ns = maps::precise_now_ns();
     // SAFETY: a checked map value, aligned to eight octets; another CPU or a worker may write it meanwhile, as a whole.
     unsafe {
-        if place.age_ns(word.read_volatile(), now_ns).is_none() {
+        if !is_again || place.age_ns(word.read_volatile(), now_ns).is_none() {
             word.write_volatile(place.word(now_ns));
         }
     }

@@ -96,7 +96,7 @@ fn read(mut octets: &[u8], listeners: &[SocketAddr], counts: &mut KernelQueues) 
                 return Err(io::Error::from_raw_os_error(-code));
             }
             BY_FAMILY => {
-                if let Some((_, row)) = listener(message).filter(|(at, _)| listeners.contains(at)) {
+                if let Some((_, row)) = listener(message).filter(|(at, _)| is_of(*at, listeners)) {
                     counts.waiting += row.waiting;
                     counts.dropped += row.dropped;
                 }
@@ -106,6 +106,11 @@ fn read(mut octets: &[u8], listeners: &[SocketAddr], counts: &mut KernelQueues) 
         octets = rest;
     }
     Ok(is_last)
+}
+
+/// Whether a row is about one of these. A row has no scope: a link-local address is known by its octets.
+fn is_of(at: SocketAddr, listeners: &[SocketAddr]) -> bool {
+    listeners.iter().any(|own| (own.ip(), own.port()) == (at.ip(), at.port()))
 }
 
 /// A listener's address and counts.
@@ -168,6 +173,17 @@ mod tests {
         socket.set_nonblocking(true).unwrap();
         let _ = socket.connect(&at.into());
         socket
+    }
+
+    /// Goal: a listener at a link-local address is counted. Method: its address with a scope, as the config has it; other ports
+    /// and addresses. Covers: C-702
+    #[test]
+    fn a_scope_hides_no_listener() {
+        let own = ["[fe80::1%7]:853".parse().unwrap()];
+        assert!(is_of("[fe80::1]:853".parse().unwrap(), &own));
+        assert!(
+            !is_of("[fe80::1]:854".parse().unwrap(), &own) && !is_of("[fe80::2]:853".parse().unwrap(), &own)
+        );
     }
 
     /// Goal: octets that are cut short cause no panic, and an error is returned. Method: a row cut at every length.

@@ -1,7 +1,8 @@
 //! `cargo xtask dist --verify`: builds and packs a commit twice, in two folders, and compares.
 //!
 //! Before: a commit. After: the packages of both are equal, octet by octet, or a list of those that differ.
-//! Never: uses anything that the checkout or the other folder has built.
+//! Both are packed by dot-dist of the checkout.
+//! Never: puts into a package what the checkout or the other folder has built.
 
 use std::{
     fs,
@@ -91,7 +92,8 @@ mod tests {
     fn the_kernel_half_is_the_same_from_every_folder() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
         let toolchain = bpf_object::find().expect("setup has run");
-        let copy = std::env::temp_dir().join(format!("dotd-copy-of-the-sources-{}", std::process::id()));
+        let scratch = tempfile::tempdir().expect("a folder");
+        let copy = scratch.path().join("dotd-copy-of-the-sources");
         let members = fs::read_to_string(root.join("Cargo.toml")).expect("a manifest");
         fs::create_dir(&copy).expect("a folder");
         fs::write(copy.join("Cargo.toml"), members).expect("a file");
@@ -109,7 +111,6 @@ mod tests {
             assert!(!octets.windows(name.len()).any(|part| part == name.as_bytes()), "{name} is in it");
             octets
         });
-        fs::remove_dir_all(&copy).expect("ours");
         assert!(objects[0] == objects[1], "the objects differ");
     }
 }

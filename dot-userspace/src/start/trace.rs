@@ -192,24 +192,20 @@ impl Process {
         Ok((Box::new(End { traces, number, lines: lines.clone() }), begun))
     }
 
-    /// Exports spans by `config` from now on: as before, if nothing has changed.
+    /// Exports spans by `config` from now on: as before, if nothing has changed, or if that fails.
     ///
     /// # Errors
     /// There is no thread to be had, or too many traces run.
     pub(super) fn export(&self, config: &Otlp) -> anyhow::Result<()> {
-        let mut running = self.traces().exporting();
-        if !running.as_ref().is_some_and(|running| running.is_by(config)) {
-            // Its traces make room for the new ones.
-            *running = None;
+        let counts = self.traces().otlp();
+        Exporting::renew(&mut self.traces().exporting(), config, |config| {
             let option = Some(config.traceparent_option).filter(|option| *option != 0);
             let (sample, with_names) = (config.sample, config.names);
             let wanted = |net| Wanted { subject: Subject::Clients(net), sample, with_names, option };
-            let counts = self.traces().otlp();
-            *running = Exporting::start(config, counts, &|net, events, lost| {
+            Exporting::start(config, counts, &|net, events, lost| {
                 self.subscribe(wanted(net), events, lost).map(|(end, _)| end)
-            })?;
-        }
-        Ok(())
+            })
+        })
     }
 
     /// Ends the export of spans; what is whole is sent.

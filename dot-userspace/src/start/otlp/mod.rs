@@ -123,9 +123,29 @@ pub(super) type Subscribe<'a> =
     &'a dyn Fn(IpNet, mpsc::Sender<TraceEvent>, Arc<AtomicU64>) -> Result<Box<dyn Send>, String>;
 
 impl Exporting {
-    /// Whether it exports by this config.
-    pub(super) fn is_by(&self, config: &Otlp) -> bool {
-        self.config == *config
+    /// Exports by this config from now on: as before, if nothing has changed, or if that fails. `start` starts an export.
+    ///
+    /// # Errors
+    /// Those of `start`.
+    pub(super) fn renew(
+        running: &mut Option<Self>,
+        config: &Otlp,
+        start: impl Fn(&Otlp) -> anyhow::Result<Option<Self>>,
+    ) -> anyhow::Result<()> {
+        if running.as_ref().is_some_and(|running| running.config == *config) {
+            return Ok(());
+        }
+        // Its traces make room for the new ones.
+        let before = running.take().map(|running| running.config.clone());
+        let started = start(config);
+        *running = match (&started, before) {
+            (Err(_), Some(before)) => start(&before)?,
+            _ => None,
+        };
+        if let Some(started) = started? {
+            *running = Some(started);
+        }
+        Ok(())
     }
 
     /// Starts the export, if there is a collector.
@@ -330,5 +350,33 @@ mod tests {
         assert!(counts.exemplars().is_empty());
         counts.note(counts.begin(), seen());
         assert_eq!(counts.exemplars().len(), 1);
+    }
+
+    /// Goal: after a reload that cannot export, spans are exported as before. Method: a config with one prefix, then one with another
+    /// that finds no room for its trace.
+    #[test]
+    fn an_export_that_cannot_change_goes_on() {
+        let config = |prefix: &str| {
+            let text =
+                format!("[otlp]\nendpoint = \"http://127.0.0.1:9/v1/traces\"\nclients = [\"{prefix}\"]\n");
+            config::parse(&text, "f").expect("a sound config").otlp
+        };
+        let (first, other) = (config("192.0.2.0/25"), config("192.0.2.128/25"));
+        let (counts, mut running) = (OtlpCounts::default(), None);
+        let mut renew = |config: &Otlp| {
+            let has_room = |net: IpNet| first.clients.contains(&net);
+            let renewed = Exporting::renew(&mut running, config, |config| {
+                Exporting::start(config, &counts, &|net, _, _| match has_room(net) {
+                    true => Ok(Box::new(()) as Box<dyn Send>),
+                    false => Err("too many traces run".to_owned()),
+                })
+            });
+            let by = running.as_ref().map(|running| running.config.clone());
+            (renewed.is_ok(), by)
+        };
+        assert_eq!(renew(&first), (true, Some(first.clone())));
+        assert_eq!(renew(&other), (false, Some(first.clone())));
+        assert_eq!(renew(&config::parse("", "f").expect("a sound config").otlp), (true, None));
+        assert_eq!(renew(&other), (false, None));
     }
 }

@@ -161,10 +161,11 @@ fn a_client_is_judged_by_what_it_does() {
 /// then the other way round.
 #[test]
 fn forged_datagrams_hold_nothing_against_sessions() {
+    type Act<'a> = &'a dyn Fn(&mut Misuse, Suspect);
     let limits = "failures = \"ban\"\nfailures_min = 10\nqueries = \"delay\"\nqueries_max = 50\ntunnel = \"close\"\ntunnel_answer_octets = 1024";
     let text = "x.list.example.";
     let (gone, long) = (response(text, 1, 3, 0), response(text, 16, 0, 2000));
-    let acts: [&dyn Fn(&mut Misuse, Suspect); 3] = [
+    let acts: [Act<'_>; 3] = [
         &|misuse, who| {
             (0..60).for_each(|_| {
                 misuse.message(who, 5);

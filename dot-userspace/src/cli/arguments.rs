@@ -18,6 +18,7 @@ use super::{
     tickets::TicketsVerb,
     upgrade::UpgradeArguments,
     upstream::UpstreamVerb,
+    verify::VerifyArguments,
     watch_arguments::{TopArguments, TraceArguments},
 };
 use crate::config::parse_duration;
@@ -131,6 +132,13 @@ pub(super) enum Verb {
     /// slow loses events, which are counted; dotd never waits for a reader.
     #[command(after_help = TRACE_EXAMPLES)]
     Trace(TraceArguments),
+    /// Look at the packets of the DNS-over-TLS ports, and say whether they are TLS
+    ///
+    /// Captures for a while, follows each TCP connection, and counts TLS records by version and octets in clear by
+    /// their sender. Needs root, and no running dotd. Packets that native XDP drops reach no capture: their number
+    /// comes from dotd's counters. Exit status 1 if the server sent an octet in clear.
+    #[command(after_help = VERIFY_EXAMPLES)]
+    Verify(VerifyArguments),
     /// Show the state of a client in the running dotd, and the keys that would change it
     ///
     /// Lists, ban, handshake budget, rates (of the kernel half too), connections, sessions, and the client's last

@@ -57,6 +57,8 @@ pub(super) enum CliError {
     Import(String),
     #[error("{0}")]
     Query(String),
+    #[error("verify: {0}")]
+    Verify(String),
     #[error("there is no verb {0}: `dotd --help` lists them")]
     NoSuchVerb(String),
     #[error("cannot write to {}: {error}", folder.display())]

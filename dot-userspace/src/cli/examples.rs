@@ -55,6 +55,12 @@ EXAMPLES
   dotd page                     the address, for a browser on this machine
   dotd page --json | jq -r .url";
 
+pub(super) const VERIFY_EXAMPLES: &str = "\
+EXAMPLES
+  dotd verify                             ten seconds of the ports of listen.dot, on all interfaces
+  dotd verify --interface eth0 --for 1m   a minute of one interface
+  dotd verify --json 853 | jq .tls13.records";
+
 pub(super) const CHECK_EXAMPLES: &str = "\
 EXAMPLES
   dotd check                    the default config

@@ -34,6 +34,7 @@ mod top;
 mod trace;
 mod upgrade;
 mod upstream;
+mod verify;
 mod watch_arguments;
 
 use std::{
@@ -86,15 +87,16 @@ fn run_verb(arguments: Arguments) -> Result<u8, CliError> {
     match arguments.verb {
         Verb::Run { inherit, trial, restart_dir } => return run::run((inherit, trial), path, restart_dir),
         Verb::Query(arguments) => return query::run(*arguments, path.as_deref()),
+        Verb::Verify(arguments) => return verify::run(arguments, path.as_deref()),
         _ => {}
     }
     run_short(arguments.verb, path).map(|()| 0)
 }
 
-/// Every verb except the one that serves.
+/// Every verb whose exit status says only whether it failed.
 fn run_short(verb: Verb, path: Option<PathBuf>) -> Result<(), CliError> {
     match verb {
-        Verb::Run { .. } | Verb::Query(_) => Ok(()),
+        Verb::Run { .. } | Verb::Query(_) | Verb::Verify(_) => Ok(()),
         Verb::Check { connect, json } => check::run(path.as_deref(), connect, json),
         Verb::Discovery { addresses } => print(&discovery::discovery(&addresses, path.as_deref())?),
         Verb::Pin { files } => print(&pin::pins(&files, path.as_deref())?),

@@ -92,6 +92,10 @@ counters! {
     HandshakeOther = "handshakes", "failed_other", kind = "none", version = "none", result = "other";
     /// dotd panicked before the session began.
     HandshakePanic = "handshakes", "failed_panic", kind = "none", version = "none", result = "panic";
+    /// TLS records that sessions read, TLS 1.3.
+    RecordsRead13 = "tls_records", "read_tls13", version = "1.3";
+    /// TLS records that sessions read, TLS 1.2.
+    RecordsRead12 = "tls_records", "read_tls12", version = "1.2";
     /// Sessions ended by the client: close_notify or FIN.
     EndClient = "session_ends", "client";
     /// Reset or another transport error.

@@ -200,6 +200,13 @@ impl Inbox {
         self.stamps.sent(is_whole, self.is_encrypted(), counters.stages(), stamp_pool);
     }
 
+    /// A read brought this many TLS records.
+    pub(super) fn count_records(&self, records: usize) {
+        let Some(tls) = self.client.tls else { return };
+        let counter = if tls.is_tls13 { Counter::RecordsRead13 } else { Counter::RecordsRead12 };
+        self.shared.counters.add(counter, records as u64);
+    }
+
     /// The kernel has all octets that were taken.
     pub(super) fn note_flushed(&self) {
         self.stamps.flushed(self.shared.counters.stages());

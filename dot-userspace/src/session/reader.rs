@@ -128,6 +128,7 @@ impl Reader {
                 Poll::Ready(Err(end)) => return Err(end_of_reading(end)),
                 Poll::Ready(Ok(read)) => {
                     self.turn.note_read(&read);
+                    inbox.count_records(read.records);
                     let octets = scratch.get(read.plaintext).unwrap_or_default();
                     if !octets.is_empty() {
                         self.take_octets(octets, inbox, now)?;

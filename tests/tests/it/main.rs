@@ -188,6 +188,8 @@ mod tls_profiles;
 mod transfers;
 /// Another program takes dotd's place, or the old one serves on.
 mod upgrade;
+/// `dotd verify`: a capture tells TLS from octets in clear.
+mod verify;
 /// What dotd reports about single clients: refusals, connections.
 mod watching;
 /// The loader on real interfaces: what it attaches, pins, hands over and leaves behind.

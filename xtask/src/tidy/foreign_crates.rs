@@ -93,6 +93,7 @@ const OWNERS: &[Owner] = &[
             "dot-userspace/src/worker/passage.rs",
             "dot-userspace/src/backend/udp/path_mtu.rs",
             "dot-userspace/src/cli/query/fast_open.rs",
+            "dot-userspace/src/cli/verify/mod.rs",
         ],
     ),
     owner("mimalloc", &["dot-userspace/src/main.rs"]),

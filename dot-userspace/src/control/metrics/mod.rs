@@ -200,18 +200,18 @@ fn connections(registry: &mut Registry, snapshot: &Snapshot) {
     counter(registry, "connections_accepted", "TCP connections accepted", accepted);
     let help = "Sessions that this engine took over from the previous one at an upgrade";
     counter(registry, "connections_adopted", help, snapshot.count(Counter::Adopted));
-    let failed = snapshot.count(Counter::AcceptFailed);
-    counter(
-        registry,
-        "accept_failures",
-        "Calls of accept() that failed because a resource was exhausted",
-        failed,
-    );
-    let handshakes = of("handshakes").map(|counter| {
-        let labels = counter.labels().iter().map(|(name, value)| (*name, (*value).to_owned()));
-        (labels.collect(), snapshot.count(*counter))
-    });
-    counters(registry, "handshakes", "TLS handshakes by kind, version and result", handshakes);
+    let help = "Calls of accept() that failed because a resource was exhausted";
+    counter(registry, "accept_failures", help, snapshot.count(Counter::AcceptFailed));
+    let labelled = |family| {
+        of(family).map(|counter| {
+            let labels = counter.labels().iter().map(|(name, value)| (*name, (*value).to_owned()));
+            (labels.collect(), snapshot.count(*counter))
+        })
+    };
+    let help = "TLS handshakes by kind, version and result";
+    counters(registry, "handshakes", help, labelled("handshakes"));
+    let help = "TLS records that sessions read, by version";
+    counters(registry, "tls_records_read", help, labelled("tls_records"));
 }
 
 /// Queries in, responses out.

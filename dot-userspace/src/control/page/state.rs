@@ -87,6 +87,8 @@ fn encryption(status: &Status, stats: &Snapshot) -> Encryption {
         (Counter::HandshakeFull13, Counter::HandshakeResumed13),
         (Counter::HandshakeFull12, Counter::HandshakeResumed12),
     ];
+    let [records13, records12] =
+        [Counter::RecordsRead13, Counter::RecordsRead12].map(|counter| stats.count(counter));
     let [tls13, tls12] = versions.map(|(full, resumed)| stats.count(full) + stats.count(resumed));
     let (dropped, passed) =
         (packets("drop", &["cleartext_on_dot"]), packets("would_drop", &["cleartext_on_dot"]));
@@ -96,6 +98,8 @@ fn encryption(status: &Status, stats: &Snapshot) -> Encryption {
     let counts = BTreeMap::from([
         ("tls13", tls13),
         ("tls12", tls12),
+        ("records13", records13),
+        ("records12", records12),
         ("not_tls", not_tls),
         ("hellos", packets("pass", &["client_hello"])),
         ("dropped", dropped),
@@ -120,6 +124,8 @@ fn encryption(status: &Status, stats: &Snapshot) -> Encryption {
     let rows = [
         ("tls13", "Sessions in TLS 1.3", true),
         ("tls12", "Sessions in TLS 1.2", true),
+        ("records13", "Records that these sessions read, TLS 1.3", true),
+        ("records12", "The same, TLS 1.2", true),
         ("not_tls", "Connections that began with something else than TLS: closed with an alert", true),
         ("in_clear", "Queries in clear on listen.do53", has_do53),
         ("hellos", "ClientHellos that the kernel half let through", kernel),

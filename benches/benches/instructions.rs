@@ -26,6 +26,14 @@ fn rate_100(rate: Rate) -> u64 {
 }
 
 #[library_benchmark]
+#[bench::case(dot_userspace::ledger::WorkerCounters::default())]
+fn stage_100(
+    counters: dot_userspace::ledger::WorkerCounters,
+) -> (u64, dot_userspace::ledger::WorkerCounters) {
+    (cases::record(&counters), counters)
+}
+
+#[library_benchmark]
 #[bench::case(cases::framed(100))]
 fn framing_100(stream: Vec<u8>) -> (usize, Vec<u8>) {
     (cases::cut(&stream), stream)
@@ -63,7 +71,8 @@ fn respond(mut prepared: Responding) -> (usize, Responding) {
 
 library_benchmark_group!(
     name = steps,
-    benchmarks = [frame_parse, rate_100, framing_100, query_parse, triage, cache_hit, forward, respond]
+    benchmarks =
+        [frame_parse, rate_100, stage_100, framing_100, query_parse, triage, cache_hit, forward, respond]
 );
 
 main!(library_benchmark_groups = steps);

@@ -23,6 +23,12 @@ fn rate_100(bencher: Bencher<'_, '_>) {
 }
 
 #[divan::bench]
+fn stage_100(bencher: Bencher<'_, '_>) {
+    let counters = dot_userspace::ledger::WorkerCounters::default();
+    bencher.bench_local(|| cases::record(&counters));
+}
+
+#[divan::bench]
 fn framing_100(bencher: Bencher<'_, '_>) {
     let stream = cases::framed(100);
     bencher.bench_local(|| cases::cut(&stream));

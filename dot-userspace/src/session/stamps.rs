@@ -27,6 +27,9 @@ type Stamp = (Moment, Disposal, u64);
 /// The times of one session.
 #[derive(Default)]
 pub(super) struct Stamps {
+    /// The first one: most writes need no other.
+    first: Cell<Option<Stamp>>,
+    /// The others, in a list of the pool.
     waiting: RefCell<Vec<Stamp>>,
     /// When the first response of the next write was ready.
     ready_at: Cell<Option<Moment>>,
@@ -45,6 +48,13 @@ impl Stamps {
             self.ready_at.set(Some(turn_time::moment()));
         }
         let Some(since) = since else { return };
+        match self.first.get() {
+            None => return self.first.set(Some((since, disposal, 1))),
+            Some((first, as_well, times)) if (first, as_well) == (since, disposal) => {
+                return self.first.set(Some((first, as_well, times + 1)));
+            }
+            Some(_) => {}
+        }
         let mut waiting = self.waiting.borrow_mut();
         if let Some((last, as_well, times)) = waiting.last_mut()
             && (*last, *as_well) == (since, disposal)
@@ -55,7 +65,7 @@ impl Stamps {
         if waiting.capacity() == 0 {
             *waiting = pool.0.borrow_mut().pop().unwrap_or_default();
         }
-        if waiting.len() < STAMPS_MAX {
+        if waiting.len() + 1 < STAMPS_MAX {
             waiting.push((since, disposal, 1));
         }
     }
@@ -63,12 +73,16 @@ impl Stamps {
     /// All waiting responses were sealed and given to the kernel; `is_whole`: it took all octets.
     pub(super) fn sent(&self, is_whole: bool, is_encrypted: bool, stages: &Stages, pool: &StampPool) {
         let now = Moment::of(Instant::now());
-        let mut waiting = self.waiting.take();
-        for (since, disposal, times) in waiting.drain(..) {
+        let record = |(since, disposal, times): Stamp| {
             let stage = disposal.of(if is_encrypted { QueryTransport::Dot } else { QueryTransport::Tcp });
             stages.record_times(stage, now.nanoseconds_since(since), times);
+        };
+        if let Some(first) = self.first.take() {
+            record(first);
+            let mut waiting = self.waiting.take();
+            waiting.drain(..).for_each(record);
+            pool.give(waiting);
         }
-        pool.give(waiting);
         let ready_at = self.ready_at.take();
         match ready_at.filter(|_| is_whole) {
             Some(since) => stages.record_times(Stage::Write, now.nanoseconds_since(since), 1),
@@ -85,14 +99,18 @@ impl Stamps {
 
     /// The session is over: waiting responses are not measured.
     pub(super) fn forget(&self, pool: &StampPool) {
+        self.first.set(None);
         pool.give(self.waiting.take());
     }
 }
 
 impl StampPool {
     fn give(&self, mut list: Vec<Stamp>) {
+        if list.capacity() == 0 {
+            return;
+        }
         let mut pool = self.0.borrow_mut();
-        if list.capacity() > 0 && pool.len() < POOL_MAX {
+        if pool.len() < POOL_MAX {
             list.clear();
             pool.push(list);
         }

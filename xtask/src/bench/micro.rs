@@ -55,7 +55,7 @@ pub(super) fn run(root: &Path, arguments: &Micro) -> Result<()> {
     let markdown = format!(
         "# What each step of a query costs\n\n\
          Made by `cargo xtask bench micro`; do not edit. Instructions of one run under callgrind, nanoseconds the median of \
-         many on a machine that may do other work. `framing_100` and `rate_100` do their step a hundred times. *before*: what \
+         many on a machine that may do other work. `framing_100`, `rate_100` and `stage_100` do their step a hundred times. *before*: what \
          the report held until then.\n\n{rows}"
     );
     write(&root.join(JSON), &format!("{:#}\n", json!(steps)))?;

@@ -9,7 +9,6 @@ use std::{os::fd::AsFd as _, thread, time::Duration};
 
 use aya::{
     Ebpf,
-    maps::Map,
     programs::{
         ProgramError, SchedClassifier,
         links::{FdLink, PinnedLink},
@@ -30,6 +29,11 @@ use super::{
     tail_calls::TailCalls,
     tc::{self, Hook},
 };
+pub(super) use super::{
+    link::Link,
+    object_parts::{absent, program_report, refused, take},
+    pins::keep,
+};
 use crate::config;
 
 /// The loaded programs, ready to attach, with the maps that only they use.
@@ -37,15 +41,6 @@ pub(super) struct Programs {
     object: Ebpf,
     /// Optional programs that the kernel refused, with the reason.
     refused: Vec<(&'static str, String)>,
-}
-
-/// An attachment that lasts as long as this, or its pin, exists.
-pub(super) enum Link {
-    /// With the name of its pin, if it has one.
-    Held(FdLink, Option<String>),
-    /// A tc filter, before Linux 6.6: it is removed when this value is dropped.
-    #[expect(dead_code, reason = "held, not used")]
-    Filter(SchedClassifierLink),
 }
 
 /// The result of checking a link.
@@ -56,16 +51,6 @@ pub(super) enum Found {
     TakenBack(Link),
     /// Not attached any more.
     Lost,
-}
-
-impl Link {
-    /// The name of its pin.
-    pub(super) fn pin_name(&self) -> Option<&str> {
-        match self {
-            Self::Held(_, name) => name.as_deref(),
-            Self::Filter(_) => None,
-        }
-    }
 }
 
 impl Programs {
@@ -266,38 +251,4 @@ fn take_over_xdp(program: &mut Xdp, pins: &Pins, pin: &str) -> Option<Link> {
     let link = FdLink::try_from(program.take_link(id).ok()?).ok()?;
     tracing::info!("{pin}: took over the link of a predecessor");
     Some(Link::Held(link, Some(pin.to_owned())))
-}
-
-/// Pins a link. One that cannot be pinned is lost, and with it the attachment: aya's `pin` takes it whole.
-pub(super) fn keep(link: FdLink, pin: String, pins: Option<&Pins>) -> Result<Link, String> {
-    let Some(pins) = pins else { return Ok(Link::Held(link, None)) };
-    match link.pin(pins.reach(&pin)) {
-        Ok(pinned) => Ok(Link::Held(pinned.into(), Some(pin))),
-        Err(error) => Err(format!("{}: {}", pins.path(&pin).display(), innermost(&error))),
-    }
-}
-
-/// The kernel's data about a loaded program.
-pub(super) fn program_report(object: &Ebpf, name: &str) -> Result<ProgramReport, XdpError> {
-    let program = object.program(name).ok_or_else(|| absent(name))?;
-    let info = program.info().map_err(|error| refused(name, &error))?;
-    Ok(ProgramReport {
-        name: name.to_owned(),
-        id: info.id(),
-        verified_instructions: info.verified_instruction_count().unwrap_or(0),
-        translated_octets: info.size_translated().unwrap_or(0),
-    })
-}
-
-/// Takes a map out of the object.
-pub(super) fn take(object: &mut Ebpf, name: &str) -> Result<Map, XdpError> {
-    object.take_map(name).ok_or_else(|| absent(name))
-}
-
-pub(super) fn absent(name: &str) -> XdpError {
-    XdpError::Load { what: name.into(), reason: "it is not in the object; build again".into() }
-}
-
-pub(super) fn refused(what: &str, error: &dyn std::error::Error) -> XdpError {
-    XdpError::Load { what: what.into(), reason: innermost(error) }
 }

@@ -3,7 +3,7 @@
 //! Before: the BPF file system, which is mounted here if necessary. After: open folders; their content comes from a
 //! dotd that ran as root, or was removed.
 //! Holds: each step by the descriptor of the step before, without links and within this file system. A folder that
-//! belongs to another user (/sys/fs/bpf is open to everybody if it was mounted by hand) is taken over, and its content
+//! belongs to another user (/sys/fs/bpf is open to every user if it was mounted by hand) is taken over, and its content
 //! is not trusted.
 //! Never: removes or changes anything except dotd's own names in the BPF file system.
 //!
@@ -20,13 +20,13 @@ use std::{
 use dot_common::settings::SCHEMA;
 use nix::{
     errno::Errno,
-    fcntl::renameat,
+    fcntl::{AtFlags, renameat},
     getsockopt_impl,
     mount::{MsFlags, mount},
     sockopt_impl,
     sys::{
         socket::{AddressFamily, SockFlag, SockType, getsockopt, socket},
-        stat::{Mode, fchmod, mkdirat},
+        stat::{Mode, fchmod, fstatat, mkdirat},
         statfs::{BPF_FS_MAGIC, fstatfs},
     },
     unistd::{UnlinkatFlags, fchown, getegid, geteuid, unlinkat},
@@ -192,3 +192,8 @@ pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> XdpError {
 
 /// Depth of a folder that was put aside: schema folders, and namespace folders in them.
 const FOLDERS_DEPTH_MAX: usize = 3;
+
+/// Whether a pin of this name is in a folder.
+pub(super) fn has(folder: &File, name: &str) -> bool {
+    fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+}

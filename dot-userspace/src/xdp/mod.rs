@@ -29,6 +29,7 @@ mod holder;
 mod interface_set;
 mod interfaces;
 mod kernel;
+mod link;
 mod links;
 mod list;
 mod load;
@@ -36,6 +37,7 @@ mod local;
 mod mapped;
 mod notices;
 pub mod object;
+mod object_parts;
 #[cfg(feature = "debug-log")]
 mod packet_log;
 mod paths;
@@ -129,7 +131,7 @@ impl Attached {
         match self {
             Self::Here(holder) => Ok(&mut **holder),
             Self::Elsewhere(other) => Ok(&mut **other),
-            Self::Unasked => Err("nobody is asked".into()),
+            Self::Unasked => Err("the keeper cannot be reached yet".into()),
         }
     }
 }
@@ -280,7 +282,7 @@ impl Xdp {
         kernel.tell_of_clients()
     }
 
-    /// Gives the attachments away, to the keeper. Until [`Xdp::ask`] nobody checks them.
+    /// Gives the attachments away, to the keeper. They are not checked until [`Xdp::ask`].
     pub fn give_away(&mut self) -> Option<Holder> {
         let loaded = self.kernel.as_mut()?;
         match std::mem::replace(&mut loaded.attached, Attached::Unasked) {

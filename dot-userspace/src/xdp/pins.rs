@@ -12,6 +12,7 @@ use std::{fs::File, path::PathBuf};
 use aya::{
     Ebpf,
     maps::{MapInfo, MapType},
+    programs::links::FdLink,
 };
 use dot_common::{
     ban::Ban,
@@ -22,16 +23,14 @@ use dot_common::{
 };
 use nix::{
     errno::Errno,
-    fcntl::AtFlags,
-    sys::stat::fstatat,
     unistd::{UnlinkatFlags, unlinkat},
 };
 
 use super::{
     XdpError,
-    attach::Link,
     error::innermost,
     folder::{self, Folders},
+    link::Link,
     stale,
 };
 use crate::disk;
@@ -45,9 +44,9 @@ pub(super) struct Pins {
 impl Pins {
     /// Opens the folder, or makes it, and removes what dotds of other versions left.
     pub(super) fn open() -> Result<Self, XdpError> {
-        let pins = Self { folders: Folders::open()? };
-        stale::adopt(&pins.folders.root, &pins)?;
-        Ok(pins)
+        let folders = Folders::open()?;
+        stale::adopt(&folders.root, &folders.own, is_link)?;
+        Ok(Self { folders })
     }
 
     /// The folder itself, open.
@@ -67,7 +66,7 @@ impl Pins {
 
     /// Whether a pin of this name exists.
     pub(super) fn has(&self, name: &str) -> bool {
-        fstatat(self.folder(), name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+        folder::has(self.folder(), name)
     }
 
     /// The maps of flows and their paths, for a successor to take over.
@@ -154,6 +153,15 @@ impl Pins {
                 break;
             }
         }
+    }
+}
+
+/// Pins a link. One that cannot be pinned is lost, and with it the attachment: aya's `pin` takes it whole.
+pub(super) fn keep(link: FdLink, pin: String, pins: Option<&Pins>) -> Result<Link, String> {
+    let Some(pins) = pins else { return Ok(Link::Held(link, None)) };
+    match link.pin(pins.reach(&pin)) {
+        Ok(pinned) => Ok(Link::Held(pinned.into(), Some(pin))),
+        Err(error) => Err(format!("{}: {}", pins.path(&pin).display(), innermost(&error))),
     }
 }
 

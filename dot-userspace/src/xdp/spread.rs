@@ -15,7 +15,7 @@ use dot_common::maps::{CPU_QUEUES, CPUS_MAX, SPREAD_OVER};
 
 use super::{
     XdpError,
-    attach::{absent, refused, take},
+    object_parts::{absent, refused, take},
 };
 use crate::config::{Steering, Xdp};
 

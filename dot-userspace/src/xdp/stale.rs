@@ -20,13 +20,13 @@ use nix::{
 use super::{
     XdpError,
     folder::{self, is_ours},
-    pins::{Pins, is_link},
 };
 use crate::disk;
 
 /// Moves and removes the content of the folders beside dotd's own. `root` holds a folder for each schema, each of which
-/// holds one for each network namespace.
-pub(super) fn adopt(root: &File, ours: &Pins) -> Result<(), XdpError> {
+/// holds one for each network namespace; `ours` is the folder of this schema and namespace.
+/// `is_link`: whether a pin of a name is a link.
+pub(super) fn adopt(root: &File, ours: &File, is_link: fn(&str) -> bool) -> Result<(), XdpError> {
     let own = format!("v{SCHEMA}");
     // Up to schema 3 a namespace was its inode.
     let inode = fs::metadata("/proc/thread-self/ns/net").map(|found| found.ino().to_string()).ok();
@@ -38,7 +38,7 @@ pub(super) fn adopt(root: &File, ours: &Pins) -> Result<(), XdpError> {
         }
         for name in &names {
             match disk::open_folder_in(&of_schema, name) {
-                Ok(left) if is_ours(&left) => take_from(left, &schema, ours)?,
+                Ok(left) if is_ours(&left) => take_from(left, &schema, ours, is_link)?,
                 _ => continue,
             }
             // A folder that is not empty stays.
@@ -50,7 +50,7 @@ pub(super) fn adopt(root: &File, ours: &Pins) -> Result<(), XdpError> {
 }
 
 /// Takes the links, and removes the maps, unless a dotd of that version holds them.
-fn take_from(left: File, schema: &str, ours: &Pins) -> Result<(), XdpError> {
+fn take_from(left: File, schema: &str, ours: &File, is_link: fn(&str) -> bool) -> Result<(), XdpError> {
     let is_for_us_alone = left.metadata().is_ok_and(|found| found.mode() & 0o077 == 0);
     let left = match Flock::lock(left, FlockArg::LockExclusiveNonblock) {
         Ok(left) => left,
@@ -62,8 +62,8 @@ fn take_from(left: File, schema: &str, ours: &Pins) -> Result<(), XdpError> {
     for name in folder::names(&left) {
         let is_moved = is_link(&name)
             && is_pin(&left, &name)
-            && !ours.has(&name)
-            && renameat(&*left, name.as_str(), ours.folder(), name.as_str()).is_ok();
+            && !folder::has(ours, &name)
+            && renameat(&*left, name.as_str(), ours, name.as_str()).is_ok();
         if is_moved {
             moved += 1;
             continue;

@@ -21,8 +21,8 @@ use dot_common::{
 
 use super::{
     ProgramReport, XdpError,
-    attach::{absent, program_report, refused, take},
     cookies::Cookies,
+    object_parts::{absent, program_report, refused, take},
     spread::Spread,
 };
 use crate::config;

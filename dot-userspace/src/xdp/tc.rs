@@ -15,11 +15,11 @@ use dot_common::maps::{PROGRAM_INGRESS, PROGRAM_LEARN, PROGRAM_LEARN_IP};
 
 use super::{
     XdpError,
-    attach::{Link, keep},
     clsact::Clsact,
     error::innermost,
     interfaces::{self, Interface},
-    pins::Pins,
+    link::Link,
+    pins::{Pins, keep},
 };
 
 /// A tc program and its hook.

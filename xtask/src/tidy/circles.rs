@@ -39,11 +39,6 @@ const KNOWN: &[(&str, &[&str], &str)] = &[
     ("tls", &["certificate", "self_signed"], "the self-signed certificate is one of those that are loaded"),
     ("tls", &["dialogue", "handshake"], "a handshake without its socket, and with it"),
     ("worker", &["accept", "access", "sessions"], "one acceptor in three files"),
-    (
-        "xdp",
-        &["attach", "pins", "spread", "stale", "tail_calls", "tc"],
-        "pins hold links, and links are attached by pins",
-    ),
 ];
 
 /// The imports of all files, by folder.

@@ -3,14 +3,7 @@
 //! Before: the kernel chose this worker for the connection. After: its handshake, session and end are counted.
 //! Never: loops when descriptors run out, or lets one connection's panic end another one (each is a task of its own).
 
-use std::{
-    cell::{Cell, RefCell},
-    io,
-    net::{IpAddr, SocketAddr},
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, rc::Rc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -19,213 +12,25 @@ use tokio::{
 };
 
 use super::{
-    Admission, Settings,
-    access::{Entry, Transport},
-    admission::{Place, Refused},
-    charges::{Account, Accounts},
-    eviction::{EvictionQueue, Group},
-    is_shortage,
-    mover::Mover,
+    acceptor::Acceptor,
+    admission::Refused,
+    entry::{Entry, Transport},
     open::Open,
-    redacted_address::RedactedAddress,
     sessions::serve,
 };
 use crate::{
-    config::ClientAddress,
     ledger::Counter,
-    proxy::{self, Client, Named, Trusted},
-    session::{self, Carried, Guest, Plain, Wanted, WorkerShared},
-    supervise::supervise,
-    tls::{self, Serving, Turnstile},
-    xdp::StatusWriter,
+    proxy::{self, Client, Named},
+    session::{Carried, Guest, Plain},
+    tls::{self, Serving},
 };
 
 /// Pause after `accept` failed for a reason other than the connection itself: other connections must end first, or an
 /// operator must act.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
-/// How often a worker logs that it accepts nothing.
-const SHORTAGE_SAID: Duration = Duration::from_secs(60);
-
-/// How long a worker accepts no connections after it ran out of places, or too many handshakes wait: longer than the
-/// work of a turn, shorter than a client's first retransmission of its SYN (1 s, RFC 6298).
-const CLOSED: Duration = Duration::from_millis(100);
-/// While this many handshakes wait, a worker accepts no further connections: about 0.4 s of work.
-const BACKLOG_MAX: usize = 1024;
-
-/// What new connections need; a reload changes it for later connections.
-pub(super) struct Acceptor {
-    shared: Rc<WorkerShared>,
-    pub(super) admission: Arc<Admission>,
-    pub(super) accounts: Rc<Accounts>,
-    turnstile: Rc<Turnstile>,
-    pub(super) eviction: Rc<EvictionQueue>,
-    status: StatusWriter,
-    current: RefCell<(Serving, Duration)>,
-    /// Load balancers, whose PROXY headers name the client.
-    trusted: RefCell<Trusted>,
-    client_address: Cell<ClientAddress>,
-    /// Has one more reference for each connection whose session has not begun.
-    shaking: Rc<()>,
-    /// When the log last said that no connection can be accepted.
-    shortage_said: Cell<Option<Instant>>,
-    /// The listeners for connections.
-    pub(super) entries: RefCell<Vec<Entry>>,
-    /// Sends sessions to the next engine.
-    pub(super) mover: RefCell<Option<Rc<Mover>>>,
-}
-
-impl Acceptor {
-    pub(super) fn new(
-        shared: Rc<WorkerShared>,
-        admission: Arc<Admission>,
-        accounts: Rc<Accounts>,
-        status: StatusWriter,
-        settings: &Settings,
-    ) -> Self {
-        let current = RefCell::new((settings.serving.clone(), settings.handshake_timeout));
-        let turnstile = Rc::new(Turnstile::new(shared.counters.clone()));
-        let own = Rc::clone(&turnstile);
-        spawn_local(supervise("turnstile", move || Rc::clone(&own).run()));
-        let trusted = RefCell::new(settings.proxy_protocol_from.clone());
-        shared.trust(settings.proxy_protocol_from.clone());
-        Self {
-            shared,
-            admission,
-            accounts,
-            turnstile,
-            eviction: Rc::new(EvictionQueue::new(session::long_ago())),
-            status,
-            current,
-            trusted,
-            client_address: Cell::new(settings.client_address),
-            shaking: Rc::default(),
-            shortage_said: Cell::new(None),
-            entries: RefCell::default(),
-            mover: RefCell::default(),
-        }
-    }
-
-    /// Whether a connection from this peer begins with a header that names its client.
-    pub(super) fn trusts(&self, peer: SocketAddr) -> bool {
-        self.trusted.borrow().has(peer.ip())
-    }
-
-    /// A connection that waits cannot be accepted. If descriptors or memory are short, the session that has been idle
-    /// longest ends.
-    fn note_refusal(&self, error: &io::Error, now: Instant) {
-        let consequence =
-            if is_shortage(error) { "idle sessions are ended to free resources" } else { "dotd tries again" };
-        if is_shortage(error) {
-            self.eviction.make_room(Wanted::Descriptor, None, now);
-        }
-        if self.shortage_said.get().is_none_or(|said| now >= said + SHORTAGE_SAID) {
-            self.shortage_said.set(Some(now));
-            tracing::warn!(%error, "no connection can be accepted at present; {consequence}");
-        }
-    }
-
-    /// A client's address, in the form that log lines may show.
-    pub(super) fn redacted(&self, client: SocketAddr) -> RedactedAddress {
-        RedactedAddress(self.client_address.get(), client.ip())
-    }
-
-    /// Handshakes use `serving` from now on.
-    pub(super) fn serve(&self, serving: Serving) {
-        self.current.borrow_mut().0 = serving;
-    }
-
-    /// Sets all timeouts of this worker by the total number of open connections, and tells the kernel half how many
-    /// connections are open here.
-    pub(super) fn note_fill(&self) {
-        let fill = self.admission.fill();
-        self.shared.note_fill(fill);
-        let (open, backlog) = (self.shared.counters.get(Counter::Open), self.turnstile.waiting());
-        let is_late = backlog >= BACKLOG_MAX;
-        let number = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-        self.status.publish(number(open), fill.max, number(backlog as u64), !is_late && !fill.is_full());
-        if is_late {
-            self.status.close_for(CLOSED);
-        }
-    }
-
-    /// Whether a handshake is in progress, or the header of a load balancer is awaited.
-    pub(super) fn is_shaking(&self) -> bool {
-        Rc::strong_count(&self.shaking) > 1
-    }
-
-    /// Accepts no more connections.
-    pub(super) fn close(&self) {
-        self.status.end();
-    }
-
-    /// The same, and wakes the sessions that are overdue under the new timeouts; other sessions use them later.
-    pub(super) fn note_pressure(&self) {
-        self.note_fill();
-        let now = Instant::now();
-        if let Some(latest) = now.checked_sub(self.shared.idle_timeout()) {
-            self.eviction.wake_overdue(latest, now);
-        }
-    }
-
-    /// Calls `admit`. If a cap refuses, it is called again with the place of the session that has been idle longest
-    /// under that cap.
-    pub(super) fn with_room<T>(
-        &self,
-        entry: Entry,
-        client: Option<IpAddr>,
-        mut admit: impl FnMut() -> Result<T, Refused>,
-    ) -> Result<T, Refused> {
-        let admitted = admit().or_else(|refused| {
-            let within = match refused {
-                Refused::Prefix => client.map(|client| Group::Prefix(Some(self.admission.prefix_of(client)))),
-                Refused::Listener => Some(Group::Listener(entry.number)),
-                Refused::Total | Refused::Rate => None,
-            };
-            if self.eviction.make_room(Wanted::Place, within, Instant::now()) {
-                admit()
-            } else {
-                Err(refused)
-            }
-        });
-        if matches!(admitted, Err(Refused::Total)) {
-            self.note_fill();
-            // Every place is taken and no session of this worker is idle: other workers may have one, and the status
-            // tells XDP if none has.
-            self.status.close_for(CLOSED);
-        }
-        admitted
-    }
-
-    /// Registers a new connection.
-    fn open(&self, place: Place, account: Option<Account>) -> Open {
-        let open = Open::new(&self.shared.counters, place, account);
-        self.note_fill();
-        open
-    }
-
-    /// Whether `client` may start the protocol of that listener. Called before a place is made for the client, so
-    /// that a client above its rate displaces no other.
-    fn begins(&self, entry: Entry, client: IpAddr) -> Result<(), Refused> {
-        let is_tls = entry.transport == Transport::Dot;
-        if is_tls { self.admission.begin_handshake(client, Instant::now()) } else { Ok(()) }
-    }
-
-    /// State that the sessions of this worker share.
-    pub(super) fn shared(&self) -> &Rc<WorkerShared> {
-        &self.shared
-    }
-
-    pub(super) fn reload(&self, settings: &Settings) {
-        self.current.replace((settings.serving.clone(), settings.handshake_timeout));
-        self.trusted.replace(settings.proxy_protocol_from.clone());
-        self.shared.trust(settings.proxy_protocol_from.clone());
-        self.client_address.set(settings.client_address);
-    }
-}
-
 /// Accepts until aborted.
 pub(super) async fn accept_all(listener: Rc<TcpListener>, entry: Entry, acceptor: Rc<Acceptor>) {
-    let counters = acceptor.shared.counters.clone();
+    let counters = acceptor.shared().counters.clone();
     loop {
         match listener.accept().await {
             Ok((tcp, client)) => {
@@ -253,7 +58,7 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 
 fn admit(tcp: TcpStream, peer: SocketAddr, entry: Entry, acceptor: &Rc<Acceptor>) {
     let deadline = Instant::now() + acceptor.current.borrow().1;
-    if acceptor.trusts(peer) && !acceptor.shared.is_off() {
+    if acceptor.trusts(peer) && !acceptor.shared().is_off() {
         return match acceptor.with_room(entry, None, || acceptor.admission.admit_unknown(entry.number)) {
             Ok(place) => {
                 // The SYNs come from the load balancer, which must not be charged for its clients.
@@ -288,8 +93,8 @@ fn refuse(acceptor: &Acceptor, client: SocketAddr, refused: Refused) {
         Refused::Listener => Counter::RefusedListener,
         Refused::Rate => Counter::RefusedRate,
     };
-    acceptor.shared.counters.add(counter, 1);
-    acceptor.shared.events.refused(client, counter);
+    acceptor.shared().counters.add(counter, 1);
+    acceptor.shared().events.refused(client, counter);
     tracing::debug!(client = %acceptor.redacted(client), cause = counter.label(), "a connection is refused");
 }
 
@@ -311,7 +116,7 @@ async fn introduce(
                 proxy::Refusal::Closed => Counter::HandshakeClosed,
                 proxy::Refusal::Malformed(_) => Counter::HandshakeProxyHeader,
             };
-            acceptor.shared.events.refused(peer, counter);
+            acceptor.shared().events.refused(peer, counter);
             return open.end(counter);
         }
     };

@@ -6,7 +6,10 @@
 
 use std::net::SocketAddr;
 
-use super::accept::Acceptor;
+use super::{
+    acceptor::Acceptor,
+    entry::{Entry, Transport},
+};
 use crate::{
     ledger::Counter,
     policy::{Denial, Identity},
@@ -14,25 +17,6 @@ use crate::{
     session::Guest,
     tls::Handshake,
 };
-
-/// The protocol of a listener's connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Transport {
-    /// DNS over TLS.
-    Dot,
-    /// DNS in clear.
-    Do53,
-}
-
-/// The listener of a connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
-    pub(super) transport: Transport,
-    /// The index of the listen address, the same in every worker.
-    pub(super) number: usize,
-    /// The listen address in the config.
-    pub(super) listener: Option<SocketAddr>,
-}
 
 impl Acceptor {
     /// Whether the service is switched off, so that a connection for it must be closed; counts the connection.

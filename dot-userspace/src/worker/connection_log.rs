@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use dot_common::charge::Charge;
 
-use super::{accept::Acceptor, access::Entry, charges::of_failure, open::Open};
+use super::{acceptor::Acceptor, charges::of_failure, entry::Entry, open::Open};
 use crate::{
     events::{Effort, What},
     ledger::Counter,

@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{accept::Acceptor, mover::Mover};
+use super::{acceptor::Acceptor, mover::Mover};
 use crate::ledger::Counter;
 
 /// How often a draining worker checks whether it is done.

@@ -5,12 +5,14 @@
 //! Never: shares a session, a socket or a counter with another worker; blocks while there is something to do.
 
 mod accept;
+mod acceptor;
 mod access;
 mod admission;
 mod charges;
 mod connection_log;
 mod connection_octets;
 mod designated;
+mod entry;
 mod eviction;
 mod leave;
 mod line;
@@ -44,13 +46,13 @@ use tokio::{
     task::{AbortHandle, LocalSet, spawn_local},
 };
 
-use accept::Acceptor;
-use access::{Entry, Transport};
+use acceptor::Acceptor;
 pub use admission::{Admission, Caps, Place, Refused};
 use charges::Accounts;
 pub use charges::ChargesSink;
 pub use connection_octets::worker_of;
 use designated::designation;
+use entry::{Entry, Transport};
 pub use leave::Drain;
 pub use line::Line;
 use passage::Arrived;

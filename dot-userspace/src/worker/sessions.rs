@@ -16,9 +16,9 @@ use tokio::{
 };
 
 use super::{
-    accept::Acceptor,
-    access::{Entry, Transport},
+    acceptor::Acceptor,
     connection_octets::Connection,
+    entry::{Entry, Transport},
     mover::Mover,
     open::Open,
     passage::{Arrived, shared_clock_ns},

@@ -38,7 +38,6 @@ const KNOWN: &[(&str, &[&str], &str)] = &[
     ("start", &["control_loop", "renew"], "one loop in two files"),
     ("tls", &["certificate", "self_signed"], "the self-signed certificate is one of those that are loaded"),
     ("tls", &["dialogue", "handshake"], "a handshake without its socket, and with it"),
-    ("worker", &["accept", "access", "sessions"], "one acceptor in three files"),
 ];
 
 /// The imports of all files, by folder.

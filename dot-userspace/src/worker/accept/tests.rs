@@ -1,5 +1,7 @@
 //! Unit tests of `accept`: a panic in a session frees what it held and harms no other; errors of accept(2).
 
+use std::{net::IpAddr, sync::Arc};
+
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     task::{LocalSet, yield_now},
@@ -9,14 +11,15 @@ use super::*;
 use crate::{
     backend::Backends,
     cache::Keeping,
-    config::{ClientSubnet, Config, Policy, XdpMode},
+    config::{ClientAddress, ClientSubnet, Config, Policy, XdpMode},
     ledger::{ControlCounters, Snapshot, WorkerCounters},
+    proxy::Trusted,
     session::{
-        IdleProbe,
+        IdleProbe, WorkerShared,
         scripted::{Read, Scripted, no_limits},
     },
     tls::{Tickets, certificate},
-    worker::{Caps, ChargesSink},
+    worker::{Admission, Caps, ChargesSink, Settings, charges::Accounts},
     xdp,
 };
 
@@ -82,7 +85,7 @@ fn a_panic_ends_one_session() {
         spawn_local(accept_all(Rc::new(listener), entry, Rc::clone(&acceptor)));
         let mut beside = TcpStream::connect(address).await.unwrap();
         assert_served(&mut beside).await;
-        let counters = acceptor.shared.counters.clone();
+        let counters = acceptor.shared().counters.clone();
         counters.add(Counter::Accepted, 1);
         let place = acceptor.admission.admit(address.ip(), 0).ok().unwrap();
         let open = acceptor.open(place, None);
@@ -90,16 +93,16 @@ fn a_panic_ends_one_session() {
             Client { source: address, destination: address, is_datagram: false, tls: None, tlvs: None };
         let panics = Scripted::new(|_: &mut [u8]| -> Read { panic!("a panic that the test makes") });
         serve(panics, client.into(), Rc::clone(&acceptor), open, Carried::begun());
-        assert_eq!((admission.total(), acceptor.shared.counters.get(Counter::Open)), (2, 2));
+        assert_eq!((admission.total(), acceptor.shared().counters.get(Counter::Open)), (2, 2));
         while admission.total() > 1 {
             yield_now().await;
         }
-        assert_eq!(acceptor.shared.counters.get(Counter::Open), 1);
+        assert_eq!(acceptor.shared().counters.get(Counter::Open), 1);
         assert_served(&mut beside).await;
         let mut new = TcpStream::connect(address).await.unwrap();
         assert_served(&mut new).await;
         drop((beside, new));
-        while !acceptor.shared.is_quiet() || admission.total() > 0 {
+        while !acceptor.shared().is_quiet() || admission.total() > 0 {
             yield_now().await;
         }
         assert_eq!((counters.get(Counter::Open), counters.get(Counter::EndPanic)), (0, 1));
@@ -120,7 +123,7 @@ fn a_panic_in_a_handshake_is_its_end() {
     LocalSet::new().block_on(&runtime, async {
         let admission = admission_of_ten();
         let acceptor = acceptor(&admission);
-        let counters = acceptor.shared.counters.clone();
+        let counters = acceptor.shared().counters.clone();
         for is_counted in [false, true] {
             counters.add(Counter::Accepted, 1);
             let place = acceptor.admission.admit(IpAddr::from([192, 0, 2, 1]), 0).ok().unwrap();

@@ -14,6 +14,7 @@ mod examine;
 mod facts;
 mod ocsp;
 pub(in crate::tls) mod pem;
+pub(in crate::tls) mod self_signed;
 
 use std::{
     net::IpAddr,

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use super::{certificate::Identity, self_signed};
+use super::certificate::{Identity, self_signed};
 
 /// The names and addresses of one certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]

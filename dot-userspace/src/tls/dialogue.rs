@@ -16,11 +16,10 @@ use rustls::{
 };
 
 use super::{
-    Offer, Serving,
+    HandshakeKind, Offer, Serving,
     certificate::{common_name_of, names_of},
     cipher::Suite,
     fingerprint,
-    handshake::HandshakeKind,
     hello::{
         self, PROTOCOL_VERSION_ALERT, RECORD_OVERFLOW_ALERT, is_before_tls12, is_no_record, offers_session,
         prefers_chacha,
@@ -311,7 +310,7 @@ impl<'a> Dialogue<'a> {
             is_certified: self.connection.peer_certificates().is_some(),
         };
         let session = self.session();
-        // What rustls would derive the next keys from is dropped: `secrets` does, from a tenth of the memory.
+        // The secrets from which rustls would derive the next keys are dropped: `secrets` derives them with a tenth of the memory.
         let (secrets, _) = self.connection.dangerous_into_kernel_connection()?;
         let handed = self.handed.filter(|_| kind.is_tls13);
         let traffic = Suite::of(&secrets.tx.1)

@@ -16,11 +16,11 @@ use tokio::{
 };
 
 use super::{
-    Offer, Serving, Stream, Turnstile,
+    HandshakeKind, Offer, Serving, Stream, Turnstile,
     dialogue::{Dialogue, Shown, Step},
     records::Records,
 };
-use crate::{ledger::Counter, proxy::ClientTls};
+use crate::ledger::Counter;
 
 /// Octets read at a time: a ClientHello with a post-quantum share, or a client's last flight with queries behind it.
 const READ_OCTETS: usize = 4096;
@@ -46,39 +46,6 @@ pub struct Handshake {
     pub client_names: Vec<String>,
     /// The common name of its subject.
     pub common_name: Option<String>,
-}
-
-/// The kind of a handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HandshakeKind {
-    /// Resumed by a ticket or a session.
-    pub is_resumed: bool,
-    /// TLS 1.3; else 1.2.
-    pub is_tls13: bool,
-    /// ALPN `dot` was chosen.
-    pub has_alpn: bool,
-    /// The client showed a certificate, which was verified.
-    pub is_certified: bool,
-}
-
-impl HandshakeKind {
-    /// The parts that a backend may learn.
-    #[must_use]
-    pub fn client_tls(self) -> ClientTls {
-        let Self { is_tls13, has_alpn, is_certified, .. } = self;
-        ClientTls { is_tls13, has_alpn, is_certified }
-    }
-
-    /// Its counter in the ledger.
-    #[must_use]
-    pub fn counter(self) -> Counter {
-        match (self.is_resumed, self.is_tls13) {
-            (false, true) => Counter::HandshakeFull13,
-            (true, true) => Counter::HandshakeResumed13,
-            (false, false) => Counter::HandshakeFull12,
-            (true, false) => Counter::HandshakeResumed12,
-        }
-    }
 }
 
 /// Why there is no stream. The alert was sent, if TLS has one for it.

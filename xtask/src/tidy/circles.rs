@@ -36,8 +36,6 @@ const KNOWN: &[(&str, &[&str], &str)] = &[
     ),
     ("start", &["explain", "policies", "process", "trace"], "parts of Process in files of their own"),
     ("start", &["control_loop", "renew"], "one loop in two files"),
-    ("tls", &["certificate", "self_signed"], "the self-signed certificate is one of those that are loaded"),
-    ("tls", &["dialogue", "handshake"], "a handshake without its socket, and with it"),
 ];
 
 /// The imports of all files, by folder.

@@ -7,7 +7,7 @@
 
 use std::{fmt, path::Path, time::SystemTime};
 
-use super::{super::self_signed, CertificateError, Identity, load_at, ocsp};
+use super::{CertificateError, Identity, load_at, ocsp, self_signed};
 use crate::config;
 
 /// The usable certificates of a config.

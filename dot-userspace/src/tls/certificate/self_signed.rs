@@ -16,7 +16,7 @@ use rcgen::{
     PKCS_ECDSA_P256_SHA256,
 };
 
-use super::certificate::{CertificateError, Identity, assemble, pem};
+use super::{CertificateError, Identity, assemble, pem};
 use crate::disk::{self, Arrival, write_whole};
 
 /// The identity in `state_dir`; makes it if it is absent, renews it if it ends soon.
@@ -123,7 +123,7 @@ fn or_delete(source: CertificateError) -> CertificateError {
 }
 
 /// Its [`Identity::name`].
-pub(super) const NAME: &str = "self-signed";
+pub(in crate::tls) const NAME: &str = "self-signed";
 /// Its file in `state_dir`.
 pub const FILE_NAME: &str = "self-signed.pem";
 /// 825 days: the longest lifetime that Apple's clients accept; clients with a pin ignore it.

@@ -27,21 +27,18 @@ use super::{
     in_a_line,
     listeners::ControlSocket,
     logging, page_token, plan, policies,
-    process::{Flush, Process, Running},
+    process::{Flush, Process, Running, trace},
     refusals::{self, Refusals},
-    renew::{renew, staples_until, trust},
+    renew::{renew, staples_until, tickets},
     restart,
     tap::Tapping,
-    trace, transfers, xdp_watchdog,
+    transfers, xdp_watchdog,
 };
 use crate::{
     config::{self, Config, Read},
     control::{self, Reloaded, Source},
     keeper,
-    tls::{
-        self, Tickets, TicketsError,
-        certificate::{self, Identity},
-    },
+    tls::{self, certificate},
     worker::Command,
 };
 
@@ -361,26 +358,4 @@ fn read_config(running: &Running) -> anyhow::Result<(Config, Option<Read>)> {
     let Some(text) = running.keeper.config()? else { return Ok((Config::default(), None)) };
     let file = file_of(running.path.as_deref());
     Ok((config::parse(&text, &file)?, Some(Read { text, file })))
-}
-
-/// Ticket keys that nodes share come from their file, which may have changed; the process's own keys stay, because
-/// clients could not resume otherwise. Keys of a secret that the config no longer names end here.
-/// If a certificate has another key, or the clients' authorities have changed, the process's own keys end too: a
-/// client must not resume a session that was established under the old key.
-pub(super) fn tickets(
-    running: &Running,
-    tls: &config::Tls,
-    identities: &[Identity],
-) -> Result<Tickets, TicketsError> {
-    let (runs, trust) = (&running.config.tls, trust(tls, identities));
-    if restart::keeps_own_keys(runs, tls) {
-        if running.tickets.is_given_under(&trust) {
-            return Ok(running.tickets.clone());
-        }
-        tracing::info!(
-            "a certificate's key or tls.client_ca has changed: older session tickets are rejected"
-        );
-        return Ok(Tickets::new(&tls.ticket_secret, runs.ticket_rotation)?.given_under(trust));
-    }
-    Ok(Tickets::new(&tls.ticket_secret, tls.ticket_rotation)?.given_under(trust))
 }

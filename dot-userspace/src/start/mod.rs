@@ -14,7 +14,6 @@ mod designated;
 mod dialer;
 mod drain;
 mod engine_refusals;
-mod explain;
 pub mod families;
 mod fast_open;
 mod files;
@@ -25,6 +24,7 @@ pub mod journal;
 mod kept_bans;
 mod kept_tickets;
 mod known_backends;
+mod known_zones;
 mod listeners;
 pub mod logging;
 mod misuse;
@@ -44,7 +44,6 @@ mod succession;
 mod tap;
 mod tls_history;
 mod top;
-mod trace;
 mod transfers;
 pub mod trial;
 mod xdp_watchdog;
@@ -75,11 +74,10 @@ use crate::{
     worker::{ChargesSink, Listeners, Plan, Worker},
     xdp,
 };
-use explain::Engine;
 use files::Seen;
 use listeners::ControlSocket;
 use privileges::Owner;
-use process::{Kernel, Process, Running, ask};
+use process::{Kernel, Process, Running, ask, explain::Engine};
 use tap::Tapping;
 use tls_history::TlsHistory;
 use transfers::{Standings, Transferred, Transfers};

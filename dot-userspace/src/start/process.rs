@@ -7,10 +7,12 @@ mod asking;
 mod banned_before;
 mod certificates;
 mod config_text;
+pub(super) mod explain;
 mod readiness;
 mod reloads;
 mod source;
 mod switched;
+pub(super) mod trace;
 
 pub(super) use asking::{Asked, Askers, Flush, Reload, ask};
 pub(super) use switched::begin_anew;
@@ -29,17 +31,15 @@ use anyhow::Context;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    explain::Engine,
     fast_open,
     kept_tickets::KeptTickets,
     known_backends::{KnownBackends, Recent},
+    known_zones::KnownZones,
     plan,
-    policies::KnownZones,
     recent_refusals::RecentRefusals,
     sought::Sought,
     tap::Tapping,
     tls_history::TlsHistory,
-    trace::Traces,
     transfers::{Standings, Transfers},
 };
 use crate::{
@@ -140,8 +140,8 @@ pub(super) struct Process {
     /// Whether bans survive a restart.
     keeps_bans: AtomicBool,
     /// Empty until workers run.
-    engine: OnceLock<Engine>,
-    traces: Traces,
+    engine: OnceLock<explain::Engine>,
+    traces: trace::Traces,
     flushes: mpsc::Sender<Flush>,
     reloads: mpsc::Sender<Reload>,
     keeper: Keeper,
@@ -219,7 +219,7 @@ impl Process {
             past: Arc::default(),
             keeps_bans: AtomicBool::new(false),
             engine: OnceLock::new(),
-            traces: Traces::default(),
+            traces: trace::Traces::default(),
             flushes,
             reloads,
             tickets: KeptTickets::with(keeper.clone()),
@@ -239,13 +239,13 @@ impl Process {
     }
 
     /// The workers run now.
-    pub(super) fn serve_by(&self, engine: Engine) {
+    pub(super) fn serve_by(&self, engine: explain::Engine) {
         let _ = self.engine.set(engine);
         self.resume_switch();
     }
 
     /// The workers, once they run.
-    pub(super) fn engine(&self) -> Option<&Engine> {
+    pub(super) fn engine(&self) -> Option<&explain::Engine> {
         self.engine.get()
     }
 
@@ -271,7 +271,7 @@ impl Process {
     }
 
     /// The running traces.
-    pub(super) fn traces(&self) -> &Traces {
+    pub(super) fn traces(&self) -> &trace::Traces {
         &self.traces
     }
 

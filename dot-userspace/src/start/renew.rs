@@ -7,14 +7,15 @@
 use std::time::SystemTime;
 
 use super::{
-    asked, control_loop, dialer, in_a_line, plan,
+    asked, dialer, in_a_line, plan,
     process::{Process, Running},
+    restart,
 };
 use crate::{
     backend::BackendConfig,
     config,
     tls::{
-        self,
+        self, Tickets, TicketsError,
         certificate::{self, Identity, Loaded},
     },
     worker::Command,
@@ -49,7 +50,7 @@ fn load(process: &Process, running: &mut Running) -> anyhow::Result<Loaded> {
     let state_dir = &running.config.server.state_dir;
     let loaded = certificate::load_again(tls, state_dir, &process.identities())?;
     let identities = &loaded.identities;
-    let tickets = control_loop::tickets(running, tls, identities)?;
+    let tickets = tickets(running, tls, identities)?;
     let serving = tls::serving(identities, tls, &tickets)?;
     let mut backends = backends(process, running)?;
     process.weigh(&running.config, &mut backends);
@@ -79,6 +80,28 @@ fn backends(process: &Process, running: &Running) -> anyhow::Result<Vec<BackendC
     let config = &running.config;
     let embedded = asked::embedded_address(config, &running.backends);
     Ok(plan::backends(config, embedded, dialer::all(config, process.history())?, &running.backends))
+}
+
+/// Ticket keys that nodes share come from their file, which may have changed; the process's own keys stay, because
+/// clients could not resume otherwise. Keys of a secret that the config no longer names end here.
+/// If a certificate has another key, or the clients' authorities have changed, the process's own keys end too: a
+/// client must not resume a session that was established under the old key.
+pub(super) fn tickets(
+    running: &Running,
+    tls: &config::Tls,
+    identities: &[Identity],
+) -> Result<Tickets, TicketsError> {
+    let (runs, trust) = (&running.config.tls, trust(tls, identities));
+    if restart::keeps_own_keys(runs, tls) {
+        if running.tickets.is_given_under(&trust) {
+            return Ok(running.tickets.clone());
+        }
+        tracing::info!(
+            "a certificate's key or tls.client_ca has changed: older session tickets are rejected"
+        );
+        return Ok(Tickets::new(&tls.ticket_secret, runs.ticket_rotation)?.given_under(trust));
+    }
+    Ok(Tickets::new(&tls.ticket_secret, tls.ticket_rotation)?.given_under(trust))
 }
 
 /// The keys and authorities under which tickets are issued: a client must not resume a session that was established

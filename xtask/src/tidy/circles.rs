@@ -34,8 +34,6 @@ const KNOWN: &[(&str, &[&str], &str)] = &[
         &["duty", "succession", "upgrade"],
         "an upgrade is a part of the duty, and ends in a succession",
     ),
-    ("start", &["explain", "policies", "process", "trace"], "parts of Process in files of their own"),
-    ("start", &["control_loop", "renew"], "one loop in two files"),
 ];
 
 /// The imports of all files, by folder.

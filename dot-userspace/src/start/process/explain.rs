@@ -9,7 +9,7 @@ use dot_common::{prefix::ClientPrefix, rate::Rate};
 use ipnet::IpNet;
 use tokio::sync::mpsc;
 
-use super::process::Process;
+use super::Process;
 use crate::{
     config::{Access, Config, Denied, LimitMode},
     control::{ExplainRequest, Explaining, Explanation, Listed},
@@ -22,19 +22,19 @@ use crate::{
 const SESSIONS_MAX: usize = 20;
 
 /// The parts of the engine that answer questions about clients.
-pub(super) struct Engine {
+pub(in crate::start) struct Engine {
     /// The channel to each worker.
-    pub(super) workers: Vec<Line>,
+    pub(in crate::start) workers: Vec<Line>,
     /// Caps.
-    pub(super) admission: Arc<Admission>,
+    pub(in crate::start) admission: Arc<Admission>,
     /// The rates of messages.
-    pub(super) rates: Arc<Rates>,
+    pub(in crate::start) rates: Arc<Rates>,
     /// What waits for an accept; `None`: the kernel does not say.
-    pub(super) queues: Option<Queues>,
+    pub(in crate::start) queues: Option<Queues>,
 }
 
 /// The client in an operator's request: one address of it, and the whole prefix.
-pub(super) fn meant(text: &str, bits: (u8, u8)) -> Result<(IpAddr, IpNet), String> {
+pub(in crate::start) fn meant(text: &str, bits: (u8, u8)) -> Result<(IpAddr, IpNet), String> {
     let wrong = || format!("\"{text}\" is neither an address nor a prefix");
     if let Ok(address) = text.parse::<IpAddr>() {
         let address = address.to_canonical();
@@ -47,7 +47,7 @@ pub(super) fn meant(text: &str, bits: (u8, u8)) -> Result<(IpAddr, IpNet), Strin
 
 impl Process {
     /// The state that is known at once; the workers have been asked for the rest.
-    pub(super) fn explain_client(&self, request: &ExplainRequest) -> Result<Explaining, String> {
+    pub(in crate::start) fn explain_client(&self, request: &ExplainRequest) -> Result<Explaining, String> {
         let config = self.config();
         let bits = (config.xdp.limit.prefix_v4, config.xdp.limit.prefix_v6);
         let (client, net) = meant(&request.client, bits)?;

@@ -17,9 +17,9 @@ use ipnet::IpNet;
 use tokio::sync::mpsc;
 
 use super::{
+    super::otlp::{Exporting, OtlpCounts},
+    Process,
     explain::meant,
-    otlp::{Exporting, OtlpCounts},
-    process::Process,
 };
 use crate::{
     config::Otlp,
@@ -31,7 +31,7 @@ use crate::{
 
 /// The running traces.
 #[derive(Clone, Default)]
-pub(super) struct Traces {
+pub(in crate::start) struct Traces {
     running: Arc<Mutex<Vec<Trace>>>,
     next: Arc<AtomicU64>,
     exporting: Arc<Mutex<Option<Exporting>>>,
@@ -39,21 +39,21 @@ pub(super) struct Traces {
 }
 
 /// What a trace is to tell.
-pub(super) struct Wanted {
-    pub(super) subject: Subject,
-    pub(super) sample: u32,
-    pub(super) with_names: bool,
-    pub(super) option: Option<u16>,
+pub(in crate::start) struct Wanted {
+    pub(in crate::start) subject: Subject,
+    pub(in crate::start) sample: u32,
+    pub(in crate::start) with_names: bool,
+    pub(in crate::start) option: Option<u16>,
 }
 
 impl Traces {
     /// The export of spans.
-    pub(super) fn exporting(&self) -> MutexGuard<'_, Option<Exporting>> {
+    pub(in crate::start) fn exporting(&self) -> MutexGuard<'_, Option<Exporting>> {
         self.exporting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Spans so far.
-    pub(super) fn otlp(&self) -> &OtlpCounts {
+    pub(in crate::start) fn otlp(&self) -> &OtlpCounts {
         &self.otlp
     }
 
@@ -110,7 +110,7 @@ fn event(packet: &ToldPacket, now_us: u64) -> TraceEvent {
 ///
 /// # Cancel safety
 /// Yes.
-pub(super) async fn told(packets: &mut Option<ToldPackets>) -> Vec<Seen> {
+pub(in crate::start) async fn told(packets: &mut Option<ToldPackets>) -> Vec<Seen> {
     let Some(listener) = packets else { return std::future::pending().await };
     match listener.next().await {
         Ok(seen) => seen,
@@ -143,7 +143,7 @@ impl Drop for End {
 
 impl Process {
     /// Makes every worker report the events of a client.
-    pub(super) fn begin_trace(&self, request: &TraceRequest) -> Result<Traced, String> {
+    pub(in crate::start) fn begin_trace(&self, request: &TraceRequest) -> Result<Traced, String> {
         let config = self.config();
         let bits = (config.xdp.limit.prefix_v4, config.xdp.limit.prefix_v6);
         let subject = match session(&request.subject) {
@@ -162,7 +162,7 @@ impl Process {
     ///
     /// # Errors
     /// Too many traces run, or no worker yet.
-    pub(super) fn subscribe(
+    pub(in crate::start) fn subscribe(
         &self,
         wanted: Wanted,
         events: mpsc::Sender<TraceEvent>,
@@ -196,7 +196,7 @@ impl Process {
     ///
     /// # Errors
     /// There is no thread to be had, or too many traces run.
-    pub(super) fn export(&self, config: &Otlp) -> anyhow::Result<()> {
+    pub(in crate::start) fn export(&self, config: &Otlp) -> anyhow::Result<()> {
         let counts = self.traces().otlp();
         Exporting::renew(&mut self.traces().exporting(), config, |config| {
             let option = Some(config.traceparent_option).filter(|option| *option != 0);
@@ -209,7 +209,7 @@ impl Process {
     }
 
     /// Ends the export of spans; what is whole is sent.
-    pub(super) async fn end_export(&self) {
+    pub(in crate::start) async fn end_export(&self) {
         let running = self.traces().exporting().take();
         if let Some(running) = running {
             running.end().await;
@@ -217,7 +217,7 @@ impl Process {
     }
 
     /// Takes the channel of packets of traced clients.
-    pub(super) fn told_packets(&self) -> Option<ToldPackets> {
+    pub(in crate::start) fn told_packets(&self) -> Option<ToldPackets> {
         let packets = self.kernel_half().0.as_mut().map_or(Ok(None), Xdp::told_packets);
         packets.unwrap_or_else(|error| {
             tracing::warn!("the kernel half does not report the packets of traced clients: {error}");
@@ -226,13 +226,13 @@ impl Process {
     }
 
     /// Reports packets that the kernel half judged.
-    pub(super) fn tell_packets(&self, seen: &[Seen]) {
+    pub(in crate::start) fn tell_packets(&self, seen: &[Seen]) {
         let told = self.kernel_half().0.as_ref().map(|xdp| xdp.told(seen)).unwrap_or_default();
         self.traces().tell(&told);
     }
 
     /// Makes the kernel half report the packets of the clients that are traced now. Call it every second or so.
-    pub(super) fn trace_packets(&self) {
+    pub(in crate::start) fn trace_packets(&self) {
         let clients = self.traces().clients();
         let lost = {
             let mut kernel = self.kernel_half();

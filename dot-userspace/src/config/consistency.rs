@@ -7,6 +7,7 @@ use std::{collections::HashSet, net::SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::check::Check;
 use super::{
     Config, Gate, Mistake, Steering, XdpMode, consistency_access, consistency_backend, consistency_misuse,
     consistency_policy, limit, reachable, source::Source,
@@ -31,16 +32,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mis
     check.log(config);
 }
 
-pub(super) struct Check<'a, 't> {
-    source: &'a Source<'t>,
-    mistakes: &'a mut Vec<Mistake>,
-}
-
 impl Check<'_, '_> {
-    pub(super) fn note(&mut self, path: &str, message: impl AsRef<str>) {
-        self.mistakes.push(self.source.at(path, message.as_ref()));
-    }
-
     fn log(&mut self, config: &Config) {
         if config.log.connections && !config.log.level.shows_connections() {
             let level = config.log.level.name();

@@ -8,7 +8,7 @@ use std::{collections::HashSet, net::SocketAddr};
 
 use ipnet::IpNet;
 
-use super::{Config, consistency::Check};
+use super::{Config, check::Check};
 
 /// Notes every mistake in `[access]`.
 pub(super) fn check(check: &mut Check<'_, '_>, config: &Config) {

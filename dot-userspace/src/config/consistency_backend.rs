@@ -12,7 +12,7 @@ use std::{
     path::Path,
 };
 
-use super::{Backend, BackendAddress, Config, OnTlsFailure, Profile, Transport, consistency::Check, limit};
+use super::{Backend, BackendAddress, Config, OnTlsFailure, Profile, Transport, check::Check, limit};
 
 /// Notes every mistake in the backends.
 pub(super) fn check(check: &mut Check<'_, '_>, config: &Config) {

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use super::{
-    Config, PolicyAction, PolicyFormat, PolicyPrimary, PolicyZone, TransferTransport, consistency::Check,
+    Config, PolicyAction, PolicyFormat, PolicyPrimary, PolicyZone, TransferTransport, check::Check,
     consistency_backend::is_multicast, limit,
 };
 

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::{Backend, PolicyPrimary, consistency::Check};
+use super::{Backend, PolicyPrimary, check::Check};
 
 /// Octets of a SHA-256 digest.
 const SHA256_OCTETS: usize = 32;

@@ -3,6 +3,7 @@
 //! Before: a file, or none. After: `start` gives each module its own part.
 //! Never: opens a socket, keeps state, or lets an unknown key pass.
 
+mod check;
 mod consistency;
 mod consistency_access;
 mod consistency_backend;

@@ -20,11 +20,6 @@ const KNOWN: &[(&str, &[&str], &str)] = &[
     ("cli/query", &["datagrams", "exchange"], "one exchange over two transports"),
     ("cli/query", &["outcome", "wire"], "an outcome says how its connection was opened"),
     (
-        "config",
-        &["consistency", "consistency_access", "consistency_backend", "consistency_policy"],
-        "one check in four files",
-    ),
-    (
         "control",
         &["reload", "router", "serve"],
         "a reload's answer keeps its connection from being displaced",

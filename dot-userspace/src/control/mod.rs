@@ -28,6 +28,7 @@ mod tickets;
 mod top;
 mod trace;
 mod upstream;
+mod whole;
 
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::{Source, UnusableCertificate, serve::Whole};
+use super::{Source, UnusableCertificate, whole::Whole};
 
 /// The result of a reload that took effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

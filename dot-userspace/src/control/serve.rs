@@ -11,10 +11,7 @@ use std::{
     io,
     net::IpAddr,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -34,6 +31,7 @@ use super::{
     Source,
     places::{Place, Places},
     router,
+    whole::Whole,
 };
 
 /// Serves `/status`, `/stats`, `/xdp` and `/bans` as JSON until dropped. Call it inside a tokio runtime.
@@ -84,17 +82,6 @@ impl Peer for std::net::SocketAddr {
 impl Peer for tokio::net::unix::SocketAddr {
     fn address(&self) -> Option<IpAddr> {
         None
-    }
-}
-
-/// Marks that the request of a connection has arrived as a whole, so that the time of its answer is not limited here.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Whole(Arc<AtomicBool>);
-
-impl Whole {
-    /// Stops the clock of the request until some of the answer is written.
-    pub(super) fn note(&self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -162,14 +149,14 @@ impl<S> Impatient<S> {
     /// Some of an answer was written.
     fn note_written(&mut self) {
         self.is_asking = false;
-        self.whole.0.store(false, Ordering::Relaxed);
+        self.whole.forget();
         self.place.answered();
         self.over.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
     }
 
     /// The result for a stream that waits: it fails once it has waited long enough.
     fn wait<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
-        let is_late = !self.whole.0.load(Ordering::Relaxed) && self.over.as_mut().poll(context).is_ready();
+        let is_late = !self.whole.is_noted() && self.over.as_mut().poll(context).is_ready();
         let is_over = is_late || self.place.poll_lost(context).is_ready();
         if is_over { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { Poll::Pending }
     }

@@ -20,11 +20,6 @@ const KNOWN: &[(&str, &[&str], &str)] = &[
     ("cli/query", &["datagrams", "exchange"], "one exchange over two transports"),
     ("cli/query", &["outcome", "wire"], "an outcome says how its connection was opened"),
     (
-        "control",
-        &["reload", "router", "serve"],
-        "a reload's answer keeps its connection from being displaced",
-    ),
-    (
         "keeper",
         &["duty", "succession", "upgrade"],
         "an upgrade is a part of the duty, and ends in a succession",

@@ -17,8 +17,6 @@ const SOURCES: &str = "dot-userspace/src/";
 /// Folder, the files or subfolders of a circle (`*`: and any others), and the reason.
 const KNOWN: &[(&str, &[&str], &str)] = &[
     ("cli", &["arguments", "*"], "a verb declares its own words, and the list of verbs names it"),
-    ("cli/query", &["datagrams", "exchange"], "one exchange over two transports"),
-    ("cli/query", &["outcome", "wire"], "an outcome says how its connection was opened"),
     (
         "keeper",
         &["duty", "succession", "upgrade"],

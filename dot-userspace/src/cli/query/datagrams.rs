@@ -12,8 +12,9 @@ use std::{
 };
 
 use super::{
-    exchange::{READ_OCTETS, is_late, random_id, read},
-    outcome::{Outcome, Reply, Round, plain},
+    failure::plain,
+    matching::{READ_OCTETS, is_late, random_id, read},
+    outcome::{Outcome, Reply, Round},
     plan::Plan,
     wire::Wire,
 };

@@ -11,21 +11,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hickory_proto::{
-    op::{Message, MessageType},
-    rr::RecordType,
-};
+use hickory_proto::{op::Message, rr::RecordType};
 
 use super::{
     datagrams,
-    outcome::{Outcome, Reply, Round, plain},
+    failure::plain,
+    matching::{READ_OCTETS, is_late, random_id, read},
+    outcome::{Outcome, Reply, Round},
     plan::{Plan, Transport},
     wire::{NotOpened, Wire},
 };
 use crate::dns::framing::{append_message, cut_message};
 
-/// Octets read at a time.
-pub(super) const READ_OCTETS: usize = 16 * 1024;
 /// Most octets of a zone that are kept to be printed.
 const ZONE_OCTETS_MAX: usize = 256 << 20;
 
@@ -145,10 +142,6 @@ fn over(wire: &mut Wire, plan: &Plan) -> Result<Round, String> {
     Ok(Round { opening: None, first_octet: talk.first_octet, replies: talk.replies, failure: None })
 }
 
-pub(super) fn is_late(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
-}
-
 impl Conversation<'_> {
     /// Appends the question at this place, under an unused ID.
     fn ask(&mut self, place: usize, framed: &mut Vec<u8>) -> Result<(), String> {
@@ -257,30 +250,6 @@ impl Conversation<'_> {
             });
         }
         self.is_over = true;
-    }
-}
-
-/// An unpredictable ID.
-pub(super) fn random_id() -> Result<u16, String> {
-    let mut octets = [0; 2];
-    getrandom::fill(&mut octets).map_err(|error| format!("no random numbers: {error}"))?;
-    Ok(u16::from_ne_bytes(octets))
-}
-
-/// The message, if it is an answer to this question.
-pub(super) fn read(octets: &[u8], plan: &Plan, question: usize) -> Result<Message, String> {
-    let message = Message::from_vec(octets).map_err(|error| format!("not a DNS message: {error}"))?;
-    if message.metadata.message_type != MessageType::Response {
-        return Err("a query came back, not a response".to_owned());
-    }
-    // An error, and every message of a transfer except the first, may lack the question.
-    let Some(asked) = plan.questions.get(question) else { return Ok(message) };
-    let is_other = message.queries.iter().any(|query| {
-        query.query_type() != asked.kind || query.query_class() != asked.class || *query.name() != asked.name
-    });
-    match is_other {
-        true => Err(format!("an answer to another question: {}", message.queries[0])),
-        false => Ok(message),
     }
 }
 

@@ -2,11 +2,11 @@
 //!
 //! Before: `wire` and `exchange` have tried. After: `text` and `json` print it. Never: waits or prints.
 
-use std::{fmt, io, time::Duration};
+use std::time::Duration;
 
 use hickory_proto::op::{Message, ResponseCode};
 
-use super::wire::Opening;
+use super::{failure::Failure, wire::Opening};
 
 /// Questions and answers of one connection, or of datagrams.
 pub(super) struct Round {
@@ -46,35 +46,6 @@ pub(super) enum Outcome {
     Malformed(String),
     /// The connection ended first.
     Cut(String),
-}
-
-/// Why there was no connection.
-#[derive(Debug)]
-pub(super) enum Failure {
-    Unconnected(io::Error),
-    NotSecure(io::Error),
-    NotAuthentic,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, form: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unconnected(error) => write!(form, "not connected: {}", plain(error)),
-            Self::NotSecure(error) => write!(form, "no TLS: {}", plain(error)),
-            Self::NotAuthentic => {
-                form.write_str("strict profile: the server did not prove its identity; no question was sent")
-            }
-        }
-    }
-}
-
-/// A timeout by its name: for a socket with a timeout the kernel returns "would block".
-pub(super) fn plain(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "timed out".to_owned(),
-        io::ErrorKind::UnexpectedEof => "the server closed the connection".to_owned(),
-        _ => error.to_string(),
-    }
 }
 
 /// All questions were answered, each NOERROR or NXDOMAIN.

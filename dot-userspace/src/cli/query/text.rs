@@ -100,7 +100,7 @@ pub(super) fn harmless(text: &str) -> String {
     safe
 }
 
-/// What dotd saw, by the time since its first event.
+/// The events in dotd, by the time since the first one.
 fn trace(text: &mut String, traced: &Traced) {
     let Some(first) = traced.events.first() else {
         let _ = writeln!(

@@ -31,7 +31,7 @@ const BEGIN: Duration = Duration::from_secs(10);
 /// How long the last events may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What was seen.
+/// The events of a trace.
 #[derive(Debug, Default)]
 pub(super) struct Traced {
     /// In the order in which it happened.
@@ -64,7 +64,7 @@ impl Watch {
                 }
                 Ok(true)
             });
-            // Nobody listens any more when the query is over.
+            // The receiver is gone when the query is over.
             if let Err(error) = ended {
                 let _ = teller.send(Err(error));
             }

@@ -14,8 +14,8 @@ use std::{
 use socket2::{Domain, Socket, Type};
 
 use super::{
+    failure::Failure,
     fast_open,
-    outcome::Failure,
     plan::{PORT_CLEAR, Plan, Transport},
 };
 use crate::{

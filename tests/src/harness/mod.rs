@@ -32,6 +32,7 @@ pub mod scratch;
 pub mod scripted;
 pub mod sealer;
 pub mod server;
+mod server_config;
 pub mod servers;
 pub mod session_file;
 pub mod shake;

@@ -3,19 +3,17 @@
 //! Before: a namespace and a kind. After: a [`Backend`] that answers, on loopback.
 //! Holds: the zone's key, so that a validator can trust it. Never: signs: BIND's tools do.
 
-use std::{fs, net::SocketAddr, path::PathBuf, process::Command, sync::OnceLock};
+use std::{fs, net::SocketAddr, process::Command, sync::OnceLock};
 
 use super::{
     backends::{Backend, zone},
     netns::Network,
     process::bound_to_namespace,
     scratch::Scratch,
+    server_config::Site,
 };
 
-/// Name of the TSIG key.
-pub const KEY_NAME: &str = "key.dotd.test";
-/// Its secret, HMAC-SHA256.
-pub const KEY_SECRET: &str = "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IHNlYyE=";
+pub use super::server_config::{KEY_NAME, KEY_SECRET};
 
 /// A server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,12 +49,28 @@ impl Kind {
         let scratch = Scratch::new();
         let file = scratch.write("dotd.test.zone", &signed().text);
         let folder = scratch.folder(self.program()).display().to_string();
-        let place = Place { port, folder, file };
-        let (text, words) = match self {
-            Self::Nsd => (place.nsd(), &["-d", "-c"][..]),
-            Self::Unbound => (place.unbound(), &["-d", "-c"][..]),
-            Self::Bind => (place.bind(), &["-g", "-n", "1", "-c"][..]),
-            Self::Knot => (place.knot(), &["-c"][..]),
+        let site = Site { port, folder, zone: "dotd.test", file };
+        let text = match self {
+            Self::Nsd => site.nsd(
+                &format!(" answer-cookie: yes\n cookie-secret: \"{COOKIE_SECRET}\"\n"),
+                &format!(" provide-xfr: 127.0.0.1 {KEY_NAME}\n"),
+            ),
+            Self::Unbound => unbound(&site),
+            Self::Bind => site.bind("notify no;", ""),
+            Self::Knot => site.knot(
+                &format!("acl:\n  - id: ours\n    key: {KEY_NAME}\n    action: transfer\n"),
+                "    journal-content: none\n",
+            ),
+        };
+        self.run(network, port, scratch, &text)
+    }
+
+    /// Starts it with this config.
+    pub(super) fn run(self, network: &Network, port: u16, scratch: Scratch, text: &str) -> Backend {
+        let words = match self {
+            Self::Nsd | Self::Unbound => &["-d", "-c"][..],
+            Self::Bind => &["-g", "-n", "1", "-c"],
+            Self::Knot => &["-c"],
         };
         let config = scratch.write("server.conf", text);
         let mut command = bound_to_namespace(self.program());
@@ -65,63 +79,15 @@ impl Kind {
     }
 }
 
-/// The address and the folder of a server.
-struct Place {
-    port: u16,
-    folder: String,
-    file: PathBuf,
-}
-
-impl Place {
-    fn nsd(&self) -> String {
-        let Self { port, folder, file } = self;
-        format!(
-            "server:\n ip-address: 127.0.0.1@{port}\n server-count: 1\n username: \"\"\n chroot: \"\"\n \
-             database: \"\"\n zonesdir: \"{folder}\"\n pidfile: \"\"\n xfrdir: \"{folder}\"\n \
-             xfrdfile: \"{folder}/xfrd.state\"\n zonelistfile: \"{folder}/zone.list\"\n rrl-ratelimit: 0\n \
-             answer-cookie: yes\n cookie-secret: \"{COOKIE_SECRET}\"\nremote-control:\n control-enable: no\n\
-             key:\n name: {KEY_NAME}\n algorithm: hmac-sha256\n secret: \"{KEY_SECRET}\"\n\
-             zone:\n name: dotd.test\n zonefile: \"{}\"\n provide-xfr: 127.0.0.1 {KEY_NAME}\n",
-            file.display()
-        )
-    }
-
-    fn unbound(&self) -> String {
-        let Self { port, folder, file } = self;
-        format!(
-            "server:\n interface: 127.0.0.1@{port}\n port: {port}\n do-daemonize: no\n username: \"\"\n \
-             chroot: \"\"\n directory: \"{folder}\"\n pidfile: \"\"\n use-syslog: no\n verbosity: 0\n \
-             num-threads: 1\n module-config: \"iterator\"\n do-not-query-localhost: no\n \
-             local-zone: \"test.\" nodefault\nauth-zone:\n name: dotd.test\n zonefile: \"{}\"\n \
-             for-downstream: yes\n for-upstream: yes\nremote-control:\n control-enable: no\n",
-            file.display()
-        )
-    }
-
-    fn bind(&self) -> String {
-        let Self { port, folder, file } = self;
-        format!(
-            "options {{ directory \"{folder}\"; listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; \
-             pid-file none; session-keyfile none; lock-file none; recursion no; dnssec-validation no; \
-             allow-query {{ any; }}; allow-transfer {{ key {KEY_NAME}; }}; notify no; }};\ncontrols {{ }};\n\
-             key {KEY_NAME} {{ algorithm hmac-sha256; secret \"{KEY_SECRET}\"; }};\n\
-             zone dotd.test {{ type primary; file \"{}\"; }};\n",
-            file.display()
-        )
-    }
-
-    fn knot(&self) -> String {
-        let Self { port, folder, file } = self;
-        format!(
-            "server:\n  rundir: \"{folder}\"\n  listen: 127.0.0.1@{port}\n  udp-workers: 1\n  tcp-workers: 1\n  \
-             background-workers: 1\ncontrol:\n  listen: \"{folder}/knot.sock\"\ndatabase:\n  \
-             storage: \"{folder}\"\nkey:\n  - id: {KEY_NAME}\n    algorithm: hmac-sha256\n    \
-             secret: {KEY_SECRET}\nacl:\n  - id: ours\n    key: {KEY_NAME}\n    action: [transfer]\n\
-             zone:\n  - domain: dotd.test\n    file: \"{}\"\n    acl: ours\n    zonefile-sync: -1\n    \
-             journal-content: none\n",
-            file.display()
-        )
-    }
+fn unbound(Site { port, folder, zone, file }: &Site<'_>) -> String {
+    format!(
+        "server:\n interface: 127.0.0.1@{port}\n port: {port}\n do-daemonize: no\n username: \"\"\n \
+         chroot: \"\"\n directory: \"{folder}\"\n pidfile: \"\"\n use-syslog: no\n verbosity: 0\n \
+         num-threads: 1\n module-config: \"iterator\"\n do-not-query-localhost: no\n \
+         local-zone: \"test.\" nodefault\nauth-zone:\n name: {zone}\n zonefile: \"{}\"\n \
+         for-downstream: yes\n for-upstream: yes\nremote-control:\n control-enable: no\n",
+        file.display()
+    )
 }
 
 /// A key of 128 bits for RFC 9018's SipHash.

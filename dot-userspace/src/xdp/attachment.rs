@@ -210,7 +210,7 @@ impl Attachment {
 /// Restores a pin that was removed: without it a crash would leave a gap.
 fn pinned(link: Link, pins: Option<&Pins>) -> Option<Link> {
     let (Link::Held(held, Some(pin)), Some(pins)) = (link, pins) else { return None };
-    tracing::warn!("xdp: {}: somebody removed this pin; it is made anew", pins.path(&pin).display());
+    tracing::warn!("xdp: {}: another program removed this pin; it is made again", pins.path(&pin).display());
     keep(held, pin, Some(pins)).map_err(|reason| tracing::warn!("xdp: not pinned: {reason}")).ok()
 }
 
@@ -230,11 +230,11 @@ fn look_at(
     match renew(link) {
         Found::Ours(link) => (Some(link), 0),
         Found::TakenBack(link) => {
-            tracing::warn!("xdp: {what}: somebody had replaced our program; it is back");
+            tracing::warn!("xdp: {what}: another program had replaced ours; ours is back");
             (Some(link), 1)
         }
         Found::Lost => {
-            tracing::warn!("xdp: {what}: somebody detached it, or its interface has gone");
+            tracing::warn!("xdp: {what}: another program detached it, or its interface has gone");
             if let (Some(pin), Some(pins)) = (pin, pins) {
                 pins.unlink(&pin);
             }

@@ -142,7 +142,7 @@ mod tests {
                     return;
                 }
                 drop(ours);
-                assert!(is_there(), "somebody uses its {hook:?}");
+                assert!(is_there(), "its {hook:?} is in use");
                 tc("qdisc del dev lo clsact");
             }
         };

@@ -56,7 +56,7 @@ impl<T: Words> Mapped<T> {
 
 impl<T> Drop for Mapped<T> {
     fn drop(&mut self) {
-        // SAFETY: mapped by `map` with this length; nobody has a reference that outlives `self`.
+        // SAFETY: mapped by `map` with this length; no reference outlives `self`.
         let _ = unsafe { libc::munmap(self.cells.as_ptr().cast(), self.count * size_of::<T>()) };
     }
 }

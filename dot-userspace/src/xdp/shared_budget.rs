@@ -57,7 +57,7 @@ impl SharedBudgets {
 mod tests {
     use super::*;
 
-    /// Goal: hosts without a proof are refused first, all of them at a multiple of that; without a rate nobody is.
+    /// Goal: hosts without a proof are refused first, all of them at a multiple of that; without a rate no host is refused.
     ///
     #[test]
     fn a_proof_helps_up_to_a_multiple() {

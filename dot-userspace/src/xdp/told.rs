@@ -55,7 +55,7 @@ pub struct ToldPacket {
     pub server: SocketAddr,
     /// The verdict.
     pub verdict: Verdict,
-    /// What its client's rate still allows; absent without a limit of such packets.
+    /// The number that its client's rate still allows; absent without a limit of such packets.
     pub rate: Option<RateState>,
 }
 

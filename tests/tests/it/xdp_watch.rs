@@ -225,7 +225,7 @@ fn what_others_take_away_comes_back() {
     assert!(network.server.ip("-details link show server").contains(&format!("prog/xdp id {ours} ")));
     assert_judges(&network, &dotd);
     assert_eq!(degraded(&dotd), None);
-    assert!(dotd.stderr().contains("somebody"), "{}", dotd.stderr());
+    assert!(dotd.stderr().contains("another program"), "{}", dotd.stderr());
     dotd.stop();
 }
 
@@ -254,7 +254,7 @@ fn a_busy_interface_is_taken_once_it_is_free() {
     assert_judges(&network, &dotd);
     let said = kdig(&network.client, SERVER_V4, "+tls dotd.test A");
     assert!(is_answered_over_tls(&said), "{}", said.text);
-    assert_eq!(health(&network), 200, "nobody demanded XDP");
+    assert_eq!(health(&network), 200, "XDP is not required");
     drop(theirs);
     until(&dotd, "it is taken", |dotd| dotd.xdp_report()["interfaces"][0]["mode"] == "native");
     assert_eq!(degraded(&dotd), None);

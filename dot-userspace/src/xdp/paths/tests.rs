@@ -157,7 +157,7 @@ fn an_address_can_be_reached_through_every_interface() {
     let two = [lo(), addressed(interface("eth0", "", &[]), "192.0.2.1"), interface("eth1", "", &[])];
     assert_eq!(chosen(&[], &["192.0.2.1"], &two), ["eth0", "eth1@tc"]);
     assert_eq!(chosen(&[], &["127.0.0.1"], &two), ["lo"]);
-    assert_eq!(chosen(&[], &["198.51.100.1"], &two), Vec::<String>::new(), "nobody has it");
+    assert_eq!(chosen(&[], &["198.51.100.1"], &two), Vec::<String>::new(), "no interface has it");
     let vlan = [
         interface("eth0", "", &[]),
         addressed(interface("eth0.5", "vlan", &["eth0"]), "192.0.2.1"),

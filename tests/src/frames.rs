@@ -76,7 +76,7 @@ pub enum Fragment {
     Atomic,
 }
 
-/// What to build. Made by [`Build::tcp`] or [`Build::udp`], refined by its methods, ended by [`Build::frame`].
+/// A frame to build. Made by [`Build::tcp`] or [`Build::udp`], refined by its methods, ended by [`Build::frame`].
 #[derive(Clone, Debug)]
 pub struct Build {
     is_v6: bool,

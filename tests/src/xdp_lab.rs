@@ -66,7 +66,7 @@ type Ran = Result<TestRunResult, ProgramError>;
 pub struct Outcome {
     /// [`XDP_DROP`], [`XDP_PASS`] or [`XDP_TX`].
     pub action: u32,
-    /// What was counted; `None`: nothing, because the frame is not for dotd.
+    /// The verdict that was counted; `None`: the frame is not for dotd.
     pub verdict: Option<Verdict>,
     /// The frame afterwards.
     pub octets: Vec<u8>,

@@ -133,7 +133,7 @@ pub fn tcp_from(namespace: &Namespace, client: IpAddr, server: SocketAddr) -> Tc
     stream
 }
 
-/// The same, where the client's kernel takes no more than about so many octets that nobody reads.
+/// The same, where the client's kernel buffers at most about so many unread octets.
 ///
 /// # Panics
 /// When it is not accepted.

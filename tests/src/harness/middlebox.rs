@@ -79,7 +79,7 @@ impl Middlebox {
             is_over: AtomicBool::new(false),
         });
         let serving = Arc::clone(&shared);
-        // What it connects to is in the server's namespace, and so is whoever connects.
+        // What it connects to is in the server's namespace, and so are its clients.
         let thread = network.server.run(move || thread::spawn(move || serve(&listener, &serving)));
         let started = Self { address, shared, network_ends: Mutex::default(), thread: Some(thread) };
         started.be(network, deed);
@@ -114,7 +114,7 @@ impl Drop for Middlebox {
     }
 }
 
-/// Connects until the kernel drops what more comes, because nobody accepts.
+/// Connects until the kernel drops further SYNs, because no connection is accepted.
 fn fill(address: SocketAddr) -> Vec<TcpStream> {
     let mut ends = Vec::new();
     while let Ok(end) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {

@@ -87,7 +87,7 @@ impl Server {
     /// How it ended before it was ready.
     ///
     /// # Panics
-    /// When it neither ends nor is ready in time.
+    /// When it neither ends nor becomes ready in time.
     pub fn attempt(
         network: &Network,
         config: &Config,

@@ -126,13 +126,13 @@ fn recovery_is_no_stampede() {
         answers.iter().filter(|answer| answer.rcode() == 0).count()
     };
     let began = Instant::now();
-    assert!((0..40).all(|_| round() == 0), "nobody is there");
+    assert!((0..40).all(|_| round() == 0), "no backend is there");
     // The back-off allows this for two workers and two backends: six attempts within a second, then one each 0.6 s.
     let allowed = 4 * (7 + began.elapsed().as_millis() / 600);
     let down = dotd.stats().counter("backend", "connections");
     assert!(
         u128::from(down) <= allowed,
-        "{down} connections, {allowed} allowed, for queries that nobody answers"
+        "{down} connections, {allowed} allowed, for queries that no backend answers"
     );
     backends.iter().for_each(|backend| backend.be(Mood::Willing));
     eventually("all are served", || (round() == 400).then_some(()));
@@ -169,7 +169,7 @@ fn ids_wrap_around_what_is_in_flight() {
     let keys = "transport = \"tcp\"\ntimeout = \"30s\"";
     let (network, backend, dotd) = scripted_with(config, keys, script);
     let mut session = Dot::connect(&network.client, SERVER_V4);
-    // Together with one that overtakes it, because a connection that answers nothing gets no more queries.
+    // Together with one that overtakes it, because a connection that answers nothing gets no further queries.
     session.ask_all(&[Query::new(7, "held.dotd.test", A).octets(), host(1)]);
     assert_eq!(session.receive().id, 1);
     eventually("it is held", || (backend.held() == 1).then_some(()));

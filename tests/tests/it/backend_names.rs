@@ -81,8 +81,8 @@ fn backends(dotd: &Server) -> Vec<String> {
     names
 }
 
-/// Goal: each address of a name is a backend, one that leaves is asked no more, a new one is, and addresses stay while the name has
-/// none or nobody knows it; without a reload, and no client notices. Method: NSD at three addresses, a resolver whose answer
+/// Goal: each address of a name is a backend, one that leaves is not asked any longer, a new one is, and addresses stay while the name has
+/// none or no server knows it; without a reload, and no client notices. Method: NSD at three addresses, a resolver whose answer
 /// changes; queries all the while. Covers: C-594
 #[test]
 fn addresses_come_and_leave_without_a_reload() {
@@ -127,7 +127,7 @@ fn addresses_come_and_leave_without_a_reload() {
 }
 
 /// Goal: the next bootstrap resolver is asked when one is silent or refuses, and TC=1 leads to TCP; until a name has an address it
-/// is said to be unresolved, and nobody else answers in its place. Method: three resolvers, a black hole, one that refuses, one that
+/// is reported as unresolved, and no other server answers in its place. Method: three resolvers, a black hole, one that refuses, one that
 /// truncates. Covers: C-595
 #[test]
 fn each_bootstrap_resolver_has_its_turn() {

@@ -104,7 +104,7 @@ fn an_ocsp_response_is_stapled() {
         assert!(said.has("Verify return code: 0 (ok)"), "{version}: {}", said.text);
     }
     let said = s_client(&network.client, SERVER_V4, &["-CAfile", &*ca]);
-    assert!(!said.has("OCSP Response Status"), "nobody asked: {}", said.text);
+    assert!(!said.has("OCSP Response Status"), "the client did not ask: {}", said.text);
     dotd.stop();
 }
 

@@ -148,7 +148,7 @@ fn backends_that_answer_are_said_to() {
 }
 
 /// Goal: of a backend that gives no answer it is said what failed and how to mend it, no other one is missed for it, and the exit
-/// status is 1. Method: each kind of failure in one config: nobody there, silence over UDP and over TLS, another key, an expired
+/// status is 1. Method: each kind of failure in one config: no server, silence over UDP and over TLS, another key, an expired
 /// certificate, another name, an unknown authority, no TLS, a connection that ends at once; what arrived in clear. Covers: C-591
 #[test]
 fn each_failure_is_said_with_its_remedy() {
@@ -221,7 +221,7 @@ fn a_server_without_tcp_is_called_out() {
 }
 
 /// Goal: an opportunistic backend needs no authority, also where its config has a name for SNI. Method: one with a key that
-/// nobody vouches for, on a machine without authorities. Covers: C-590
+/// no authority vouches for, on a machine without authorities. Covers: C-590
 #[test]
 fn an_opportunistic_backend_needs_no_authority() {
     require!(Root);

@@ -214,8 +214,8 @@ fn a_transfer_by_udp_is_sent_to_tcp() {
 fn no_backend_is_servfail() {
     require!(Root);
     let network = Network::new();
-    let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
-    let _dotd = Server::start(&network, &in_clear().backend(nobody));
+    let closed = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+    let _dotd = Server::start(&network, &in_clear().backend(closed));
     let answer =
         exchange(&client(&network, SERVER_V4), &Query::new(1, "a.test", A).opt(Opt::default()).octets());
     assert_eq!((answer.id, answer.rcode()), (1, 2));

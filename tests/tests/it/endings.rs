@@ -69,7 +69,7 @@ fn queries_max_loses_no_answer() {
     let answers = read_slowly(&mut session);
     assert_eq!((answers, session.end()), (ALLOWED, End::CloseNotify));
     drop(session);
-    writer.join().expect("its errors are nobody's concern");
+    writer.join().expect("its errors do not matter");
     let stats = dotd.counts("it is counted", |stats| stats.counter("session_ends", "queries") == 1);
     assert_eq!(stats.counter("owed", "lost_octets"), 0);
 }
@@ -122,7 +122,7 @@ fn term_in_mid_pipeline_loses_no_answer() {
     let answers = 1000 + read_slowly(&mut session);
     assert_eq!((answers, session.end()), (backend.received().len(), End::CloseNotify));
     drop(session);
-    writer.join().expect("its errors are nobody's concern");
+    writer.join().expect("its errors do not matter");
     let (ended, _scratch) = dotd.wait();
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }

@@ -244,5 +244,5 @@ fn a_log_that_nobody_reads_is_no_brake() {
     }
     assert_eq!(dotd.stats().difference(), [0; 3]);
     let ended = dotd.stop();
-    assert_eq!(ended.stderr, "", "somebody has read");
+    assert_eq!(ended.stderr, "", "the log was read");
 }

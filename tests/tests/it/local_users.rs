@@ -243,7 +243,7 @@ fn the_engine_holds_no_link_and_reaches_no_pin() {
 }
 
 /// Goal: whatever a local user puts at the place of dotd's pins, a start deletes and gives away no file of others, and
-/// makes its pins. Method: on a BPF file system that is open to everybody, another user's folder, with a link to a
+/// makes its pins. Method: on a BPF file system that every user may write, another user's folder, with a link to a
 /// folder of another service in it, locked; then a link in the folder's own place.
 #[test]
 fn planted_folders_lead_nowhere() {

@@ -230,7 +230,7 @@ mod xdp_paths;
 mod xdp_policy;
 /// When no worker has room, a SYN ends in the kernel half.
 mod xdp_pressure;
-/// SYNs in other clients' names lock nobody out; the rate counts finished connections.
+/// Forged SYNs lock no client out, because the rate counts finished connections.
 mod xdp_spoofers;
 /// Packets that move between CPUs (`xdp.steering = "cpumap"`).
 mod xdp_spread;

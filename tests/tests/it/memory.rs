@@ -127,7 +127,7 @@ fn the_most_owed_session_is_cut() {
     dotd.counts("it is owed something", |stats| owed(stats) > 0);
     // Each first answer is kept, so thirty of them are more than the worker may owe.
     while dotd.stats().counter("session_ends", "owed_most") == 0 {
-        assert!(sessions.len() < 100, "nobody is cut");
+        assert!(sessions.len() < 100, "no session is cut");
         sessions.push(greedy(&network));
     }
     let stats = dotd.counts("they are settled", is_settled);

@@ -1,7 +1,7 @@
 //! `[misuse]`: floods of random names, tunnels, and clients that fail or ask too much, by real tools, beside clients that do nothing
 //! of that.
 //!
-//! Before: a config that says what is done. After: that was done to them and to nobody else, and operators see whose it was.
+//! Before: a config with an action for each misuse. After: the action met these clients alone, and operators see which ones.
 
 use std::{
     net::{IpAddr, SocketAddr},

@@ -44,10 +44,10 @@ fn syns_become_connections() {
     let [syns, unfinished] =
         ["dotd_xdp_syns_total", "dotd_xdp_syns_unfinished"].map(|name| number(&scrape, name).expect(name));
     assert!(syns >= 3 && syns - unfinished == 3, "{syns} SYNs, {unfinished} unfinished");
-    let nobody = Build::tcp(853, SYN, 7, &[]).client(Ipv4Addr::new(203, 0, 113, 9).into());
-    assert!(Wire::open(&network).send(nobody.server(SERVER_V4).frame()));
+    let forged = Build::tcp(853, SYN, 7, &[]).client(Ipv4Addr::new(203, 0, 113, 9).into());
+    assert!(Wire::open(&network).send(forged.server(SERVER_V4).frame()));
     // The stack drops it where it knows no way back to that client.
-    eventually("the SYN that nobody goes on with is unfinished or dropped", || {
+    eventually("the SYN without an ACK is unfinished or dropped", || {
         let scrape = http(&network.server, "/metrics");
         let rest =
             number(&scrape, "dotd_xdp_syns_unfinished")? + number(&scrape, "dotd_listener_drops_total")?;

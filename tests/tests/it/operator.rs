@@ -124,7 +124,11 @@ fn control_verbs_speak_to_the_socket() {
     }
     let said = in_namespace(&network.server, &["xdp", "show", "--socket", &socket]);
     assert!(said.has("native") && said.has("server"), "{}", said.text);
-    assert!(!said.has("of 0,"), "a worker that nobody came to yet may have connections too: {}", said.text);
+    assert!(
+        !said.has("of 0,"),
+        "a worker without a connection so far may have connections too: {}",
+        said.text
+    );
 }
 
 /// Goal: `xdp detach` refuses while a dotd runs; with `--force` it takes XDP from that dotd, which goes on serving

@@ -133,7 +133,7 @@ fn chat(session: &mut Dot, times: u16) {
 }
 
 /// Goal: the page shows in a browser what verbs say, a drain and bans are made and lifted from it, by mouse and by keyboard, names
-/// that somebody else chose are shown as they are, it fits a phone, follows dark and light, asks no other host, and the browser
+/// that clients chose are shown as they are, it fits a phone, follows dark and light, asks no other host, and the browser
 /// complains of nothing. Method: headless Chromium; a ban whose reason and a certificate whose file name are markup; pictures are
 /// written where DOTD_PICTURES says. Covers: C-582, C-583, C-705, A-586
 #[test]
@@ -202,7 +202,7 @@ fn everything_is_shown(browser: &mut Browser, pin: &str) {
     browser.evaluate("document.querySelector('details').open = false");
 }
 
-/// A ban by the form, lifted by the keyboard; another by the row of the client; one of nobody.
+/// A ban by the form, lifted by the keyboard; another by the row of the client; one of a client that does not exist.
 fn bans_are_made_and_lifted(browser: &mut Browser, dotd: &Server) {
     let (client, reason) = (CLIENT_V4.to_string(), "<b onclick=hacked=1>x</b>");
     browser.evaluate("document.getElementById('ban-client').focus()");

@@ -38,7 +38,7 @@ fn zone(serial: u32, times: &str, names: &[&str]) -> String {
     format!("$TTL 60\n@ SOA localhost. root.localhost. {serial} {times} 60\n@ NS localhost.\n{rules}{others}")
 }
 
-/// Rules of each zone about names that nobody asks for.
+/// Rules of each zone about names that no test asks for.
 const OTHERS: u64 = 5000;
 
 /// Times that never come in a test.

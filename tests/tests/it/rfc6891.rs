@@ -146,7 +146,7 @@ fn an_opt_is_edited_where_it_stands() {
         query[11] += count;
         let asked_before = backend.received().len();
         let answer = session.exchange(&query);
-        assert_eq!(answer.octets % 468, 0, "padded, whoever answers");
+        assert_eq!(answer.octets % 468, 0, "padded, from cache and backend");
         assert_eq!(answer.rcode(), if passes { 0 } else { FORMERR }, "{behind:02x?}");
         let received = backend.received();
         assert_eq!(received.len() - asked_before, usize::from(passes));

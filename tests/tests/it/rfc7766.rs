@@ -178,7 +178,7 @@ fn a_client_that_leaves_frees_its_slots() {
         dotd.counts("the slots are free", |stats| stats.counter("backend_outstanding", "outstanding") == 0);
     assert_eq!(stats.counter("queries", "received"), 2);
     assert_eq!(stats.counter("responses", "client_gone"), 2);
-    assert_eq!(stats.sum("responses", ""), 2, "nobody was there to be answered");
+    assert_eq!(stats.sum("responses", ""), 2, "their client was gone");
     assert_eq!(stats.difference(), [0; 3]);
 }
 

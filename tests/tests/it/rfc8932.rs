@@ -44,7 +44,7 @@ fn default_logs_name_nobody() {
         let _ = read_to_close(&mut raw);
         let held: Vec<_> =
             (0..5).map(|_| Dot::attempt(&network.client, address, &Offer::default())).collect();
-        assert!(held.iter().any(Result::is_err), "the cap refused nobody");
+        assert!(held.iter().any(Result::is_err), "the cap refused no connection");
     }
     dotd.signal(Signal::SIGHUP);
     dotd.counts("the reload is done", |stats| stats.counter("control", "reloads_ok") == 1);

@@ -204,7 +204,7 @@ fn kernel_has(server: &Namespace, port: u16) -> bool {
 }
 
 /// Goal: after a client closes its window while the kernel holds all octets for it, the kernel drops the connection
-/// too, soon after the session: TCP_USER_TIMEOUT (RFC 5482). Method: three large answers that nobody reads; the
+/// too, soon after the session: TCP_USER_TIMEOUT (RFC 5482). Method: three large answers that are not read; the
 /// session is idle; the kernel's table, where an orphan would stay for minutes.
 #[test]
 fn a_closed_window_is_given_up() {

@@ -75,8 +75,8 @@ fn a_drain_sends_load_balancers_away_and_nobody_else() {
 fn without_a_backend_dotd_is_live_and_not_ready() {
     require!(Root);
     let network = Network::new();
-    let nobody: SocketAddr = "127.0.0.1:9".parse().expect("an address");
-    let config = Config::new().xdp("off").set("control", "http", HTTP).backend(nobody);
+    let closed: SocketAddr = "127.0.0.1:9".parse().expect("an address");
+    let config = Config::new().xdp("off").set("control", "http", HTTP).backend(closed);
     let dotd = Server::start(&network, &config);
     eventually("it is not ready", || (probe(&network, "/health/ready").0 == 503).then_some(()));
     let (_, body) = probe(&network, "/health/ready");
@@ -88,7 +88,7 @@ fn without_a_backend_dotd_is_live_and_not_ready() {
     dotd.stop();
 }
 
-/// Whether somebody is there for DNS over TLS: where it is off the SYN is dropped, or the connection is closed at once, where dotd
+/// Whether DNS over TLS is served: where it is off the SYN is dropped, or the connection is closed at once, where dotd
 /// has no right to have it dropped.
 fn is_taken(network: &Network) -> bool {
     let server = SocketAddr::new(SERVER_V4, 853);
@@ -97,7 +97,7 @@ fn is_taken(network: &Network) -> bool {
             return false;
         };
         stream.set_read_timeout(Some(Duration::from_secs(1))).expect("a time");
-        // Nobody says anything before the client does.
+        // The server sends nothing before the client does.
         stream
             .read(&mut [0; 1])
             .is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))

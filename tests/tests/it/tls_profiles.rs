@@ -1,7 +1,7 @@
 //! Backends over TLS behind a box that lies, under each profile: what the client hears, what is sent in clear, what is counted,
 //! and what is said. (RFC 8310 §5, RFC 9539 §4.)
 //!
-//! Before: an honest TLS server, an honest server in clear, somebody with another key, and a box that passes, resets, answers in
+//! Before: an honest TLS server, an honest server in clear, an impostor with another key, and a box that passes, resets, answers in
 //! clear, keeps silent or drops. After: a table of profile and deed; docs/guide/backends.md has the same one.
 
 use std::net::SocketAddr;

@@ -41,7 +41,7 @@ fn refusals_can_be_found() {
         let _ = held[0].exchange(&Query::new(id, "whoaskedthis.dotd.test", A).octets());
     }
     let refused = (0..3).map(|_| Dot::attempt(&network.client, SERVER_V4, &Offer::default()));
-    assert!(refused.into_iter().any(|attempt| attempt.is_err()), "the cap refused nobody");
+    assert!(refused.into_iter().any(|attempt| attempt.is_err()), "the cap refused no connection");
     let shown = format!("{}.0/24", CLIENT_V4.to_string().rsplit_once('.').expect("IPv4").0);
     for (words, reason, key) in [
         ("refused: a handshake", "failed_not_tls", None),
@@ -196,7 +196,7 @@ fn top_says_who_does_most() {
     assert_eq!(
         top(&dotd, &[])["clients"],
         serde_json::json!([]),
-        "nobody was counted before somebody looked"
+        "a client was counted before an operator looked"
     );
     // Clients go on connecting, so that some connections fall between the two looks.
     let asked = eventually("a visit is between two looks", || {
@@ -231,7 +231,7 @@ fn top_says_who_does_most() {
     assert!(has("drops", "reason", "failed_not_tls"), "{asked}");
     let plain = dotd.operate(&["top", "--once", "--interval", "100ms", "--sort", "cost"]);
     assert!(plain.has("clients by cost") && plain.has(&format!("{CLIENT_V4}/32")), "{}", plain.text);
-    assert!(!plain.has("whoaskedthis"), "nobody asked for names: {}", plain.text);
+    assert!(!plain.has("whoaskedthis"), "names were not asked for: {}", plain.text);
     let piped = dotd.operate(&["top"]);
     assert!(!piped.is_success && piped.has("use --once or --json"), "{}", piped.text);
 }

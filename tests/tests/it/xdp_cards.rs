@@ -252,7 +252,7 @@ fn a_client_is_served_beside_a_flood_on_a_card() {
                     eventually("the flood is on", || (sent.load(Relaxed) > round * 2_000).then_some(()));
                     let mut client = connect(SERVER_V4);
                     client.write_all(&HELLO).unwrap();
-                    // Some of the flood's SYNs pass, but nobody completes those.
+                    // Some of the flood's SYNs pass, but no client completes those.
                     let mut heard = accepted(&listeners).1;
                     assert_eq!(heard.peer_addr().unwrap(), client.local_addr().unwrap());
                     heard.read_exact(&mut [0; 9]).expect("the hello arrives");

@@ -135,7 +135,7 @@ fn what_the_kernel_wants_no_cookie_for_is_the_stacks() {
             ("to the listener", syn().frame(), COOKIE),
             ("to the listener, IPv6", syn().v6().frame(), COOKIE),
             ("without options", Build::tcp(853, SYN, INITIAL, &[]).frame(), COOKIE),
-            ("to a port where nobody listens", Build::tcp(8853, SYN, INITIAL, &[]).frame(), PASSES),
+            ("to a port without a listener", Build::tcp(8853, SYN, INITIAL, &[]).frame(), PASSES),
             ("to another machine", syn().server(elsewhere).frame(), PASSES),
             ("to another machine, IPv6", syn().v6().server("2001:db8:9::5".parse().unwrap()).frame(), PASSES),
             ("to a group", group, PASSES),
@@ -298,7 +298,7 @@ fn clients_connect_through_a_spoofed_flood() {
         (0..20).for_each(|_| serve());
         // The learner does record the kernel's own SYN-ACKs, so such connections are not unknown. On a busy machine the
         // flood may have been below the rate for all of the above.
-        eventually("somebody comes by a cookie of XDP's", || {
+        eventually("a client comes by a cookie of XDP's", || {
             serve();
             (dotd.stats().packets("pass", "unknown_flow") > 0).then_some(())
         });
@@ -312,7 +312,10 @@ fn clients_connect_through_a_spoofed_flood() {
             std::mem::replace(&mut last, now).eq(&now).then_some(())
         });
         assert!((sent..sent + 200).contains(&last), "{mode}: {sent} and kdig's sent, {last} counted");
-        assert!(network.server.run(|| tcp_counter("SyncookiesRecv")) > 0, "{mode}: nobody came by a cookie");
+        assert!(
+            network.server.run(|| tcp_counter("SyncookiesRecv")) > 0,
+            "{mode}: no client came by a cookie"
+        );
         println!("{mode}: {sent} SYN, {} by cookie", dotd.stats().packets("answer", "syn_cookie"));
         dotd.stop();
     }

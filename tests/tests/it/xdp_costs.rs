@@ -77,7 +77,7 @@ fn who_has_spent_its_budget_begins_nothing() {
     assert_eq!(
         lab.judge(&syn("198.51.100.1", &[])).verdict,
         Some(passes),
-        "nobody of this version is said to be"
+        "no client of this version is reported"
     );
     lab.set(&Settings { over: Over::Count as u8, ..spent });
     let would = Verdict { action: Action::WouldDrop, reason: Reason::HandshakeCost };
@@ -133,7 +133,7 @@ fn real_handshakes_spend_a_budget() {
     dotd.stop();
 }
 
-/// Goal: whoever switches the budget of handshakes off has nobody refused by it any more, also while wider prefixes have
+/// Goal: after an operator switches the budget of handshakes off, it refuses no client any more, also while wider prefixes have
 /// budgets. Method: kdig until its budget is spent; HUP with no such budget, but with those of wider prefixes.
 #[test]
 fn a_budget_that_is_switched_off_refuses_nobody() {
@@ -189,7 +189,7 @@ fn causes(dotd: &Server) -> Vec<String> {
 }
 
 /// Goal: who sends garbage again and again is banned for a while, by a cause that says so; a network of clients behind
-/// one address, of which some fail, is not; whoever is on the allow list is not either. A session of somebody else behind the
+/// one address, of which some fail, is not, and neither is a client on the allow list. A session of another client behind the
 /// banned address goes on. Method: HTTP on 853 with the gate open, fewer times than it takes, then more; a session from
 /// before the ban asks again.
 #[test]

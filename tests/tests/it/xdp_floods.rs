@@ -276,7 +276,7 @@ fn floods_of_stray_segments_do_not_hurt_the_innocent() {
 #[test]
 fn allowed_clients_are_beyond_a_flood_from_everywhere() {
     require!(Root, Bpf, Command("kdig"));
-    assert!(SOURCES > 2 * u64::from(maps::RATE_MAX), "somebody is evicted");
+    assert!(SOURCES > 2 * u64::from(maps::RATE_MAX), "some entries are evicted");
     let keys = [("syn_per_second", "1"), ("syn_burst", "1"), ("syn_over", "\"drop\"")];
     let limits = Config::new().limits(&keys).set("xdp.limit", "udp53_per_second", "1").set(
         "xdp.limit",
@@ -307,7 +307,7 @@ fn allowed_clients_are_beyond_a_flood_from_everywhere() {
     assert!(stats.packets("drop", "udp_on_dot") > SOURCES / 5);
     // Its connections, and the queries in its name.
     assert!(stats.packets("pass", "allowed") > QUESTIONS as u64 + SOURCES / 9);
-    assert_eq!(stats.packets("drop", "dot_syn_rate"), refused, "nobody else was to be refused");
+    assert_eq!(stats.packets("drop", "dot_syn_rate"), refused, "no other client was to be refused");
     dotd.stop();
 }
 

@@ -109,7 +109,7 @@ fn a_proof_is_a_hosts_own() {
 }
 
 /// Goal: a ban holds for its own network, whatever its length, and the longest that is banned gets the hits; a host that is
-/// banned takes nobody of its prefix with it. Method: bans of each level, and of all at once, of both causes.
+/// banned takes no other client of its prefix with it. Method: bans of each level, and of all at once, of both causes.
 ///
 #[test]
 fn bans_hold_at_each_level() {

@@ -65,7 +65,7 @@ fn ask(network: &Network, third: IpAddr) {
             socket.send(&QUERY).expect("a way there");
             let mut heard = [0; 512];
             let octets = socket.recv(&mut heard).unwrap_or_else(|error| panic!("{third}:{port}: {error}"));
-            assert_eq!(heard[..octets], QUERY, "somebody answered in its name");
+            assert_eq!(heard[..octets], QUERY, "another server answered in its name");
         }
     }
     for _ in 0..20 {

@@ -146,7 +146,7 @@ fn a_full_house_sheds_before_a_socket_exists() {
         session
     });
     eventually("both wait at the backend", || (backend.held() == 2).then_some(()));
-    assert_eq!(dotd.stats().packets("drop", "pressure"), 0, "a full house alone sheds nobody");
+    assert_eq!(dotd.stats().packets("drop", "pressure"), 0, "a full server alone sheds no client");
     let open = eventually("a SYN is shed", || {
         let before = dotd.stats().packets("drop", "pressure");
         let is_shed = network.client.run(is_shed);

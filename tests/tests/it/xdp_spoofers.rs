@@ -84,7 +84,7 @@ fn a_spoofer_does_not_lock_out_a_newcomer() {
     assert!(served >= 99, "{served} of 100 connections over IPv6");
     let more = dotd.stats().packets("pass", "unproven") - before.packets("pass", "unproven");
     assert!(more > 1_000, "the flood was not over the rate meanwhile");
-    assert_eq!(dotd.stats().packets("drop", "dot_syn_rate"), 0, "nobody finished too many connections");
+    assert_eq!(dotd.stats().packets("drop", "dot_syn_rate"), 0, "no client finished too many connections");
     assert!(flood.stop() > 1_000);
     dotd.stop();
 }

@@ -141,7 +141,7 @@ fn more_workers_than_cpus_all_work() {
 
         drop(groups[0].remove(0));
         let held = connect_from(cpus()[0], address, 40);
-        assert_eq!(held.len(), 40, "an empty slot refuses nobody");
+        assert_eq!(held.len(), 40, "an empty slot refuses no client");
     });
 }
 
@@ -173,7 +173,7 @@ fn connections_go_past_a_worker_without_room() {
             }
             [found[own], found[1 - own]]
         };
-        assert_eq!(shares(), [4, 0], "nobody said anything");
+        assert_eq!(shares(), [4, 0], "no worker has a status");
         lines[0].publish(5, 10, 0, true);
         assert_eq!(shares(), [0, 4], "it has its share");
         lines[1].publish(6, 10, 0, true);

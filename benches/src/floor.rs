@@ -49,7 +49,7 @@ EXIT STATUS:
     It serves until it is ended; 1 when it could not start, 2 for a mistake in the command line."
 )]
 pub struct Options {
-    /// What to do with a query
+    /// The treatment of a query
     mode: Mode,
     /// Where to listen
     #[arg(long)]

@@ -95,7 +95,7 @@ pub(super) fn attack_all(
     let (programs, keeper_too) = (options.programs.clone(), keeper.clone());
     let stage =
         network.server.run(move || Stage::build(&programs, &[Backend::Nsd], address, cores, &keeper_too))?;
-    // Lent to the server's thread and given back by it: programs live in the namespace of who starts them.
+    // Lent to the server's thread and given back by it: programs live in the namespace of the thread that starts them.
     let mut stage = Some(stage);
     let (mut rows, mut left_out) = (Vec::new(), LeftOut::new());
     for entry in wanted.iter().copied() {

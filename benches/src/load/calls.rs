@@ -98,7 +98,7 @@ mod tests {
 
     use super::*;
 
-    /// Goal: the count is that of the process, children included, and nobody else's. Method: a shell that starts a
+    /// Goal: the count is that of the process, children included, and of no other process. Method: a shell that starts a
     /// program with a known number of writes, as root.
     #[test]
     fn counts_system_calls() {
@@ -120,7 +120,7 @@ mod tests {
         assert!((10_000..12_000).contains(&counted), "{counted}");
     }
 
-    /// Goal: the count needs nothing that somebody mounted by hand. Method: the number of the tracepoint as the fallback finds
+    /// Goal: the count needs no mount that was made by hand. Method: the number of the tracepoint as the fallback finds
     /// it, beside what this process could see before: its own mounts are what they were.
     #[test]
     fn mounts_tracefs_for_itself_alone() {

@@ -88,7 +88,7 @@ impl Usage {
         self.threads.extend(other.threads);
     }
 
-    /// What was used since `before`.
+    /// The usage since `before`.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let mut threads: Vec<ThreadUsage> =

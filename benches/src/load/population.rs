@@ -48,7 +48,7 @@ impl fmt::Display for Population {
 pub struct Mix([u32; 3]);
 
 impl Mix {
-    /// What connection `number` is: parts are met in every stretch of as many connections as the parts add up to.
+    /// The kind of connection `number`: every run of as many connections as the parts add up to has these parts.
     #[must_use]
     pub fn of(&self, number: u32) -> Population {
         let mut place = number % self.0.iter().sum::<u32>().max(1);

@@ -57,7 +57,7 @@ impl Query {
     /// Encodes a query with RD=1 and an OPT record.
     ///
     /// # Errors
-    /// A name that is not a domain name, or a type nobody knows.
+    /// A name that is not a domain name, or an unknown type.
     pub fn new(name: &str, qtype: &str, pad: bool) -> Result<Self> {
         let mut message = vec![0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
         for label in name.trim_end_matches('.').split('.').filter(|label| !label.is_empty()) {
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(query().check(&[]), Err(Wrong::Malformed));
     }
 
-    /// Goal: a query file's mistakes name their line; comments and blank lines are none.
+    /// Goal: a mistake in a query file is reported with its line; comments and blank lines are no mistakes.
     #[test]
     fn reads_a_query_file() {
         let path = Path::new("names.txt");

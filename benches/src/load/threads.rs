@@ -219,7 +219,7 @@ fn one_thread(
         for connection in connections {
             connection.await?;
         }
-        // A connection that failed too often took no more.
+        // A connection that failed too often took no further queries.
         share.tally.borrow_mut().lost += lanes.iter().map(|lane| lane.left()).sum::<u64>();
         Ok::<_, anyhow::Error>(())
     })?;

@@ -74,7 +74,7 @@ fn head(report: &Report) -> String {
     }
     text += "\nAll speak TLS 1.3 with the same ECDSA P-256 certificate, one worker each, logs off. *relay*: asks the backend for \
              each query. *answers itself*: from the zone or from a cache, so no backend's cost is in it. *floor*: a TLS echo and \
-             relays of ours to UDP and TCP that do nothing but what everybody must.\n\n\
+             relays of ours to UDP and TCP that do only what every front end must do.\n\n\
              | front end | version | kind | to the backend |\n|---|---|---|---|\n";
     for peer in &report.peers {
         let entry = peer.entry;

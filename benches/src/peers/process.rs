@@ -200,14 +200,14 @@ impl Drop for Process {
     }
 }
 
-/// A child that nobody waited for: its pid is ours, dead or alive.
+/// A child that was not waited for: its pid is ours, dead or alive.
 fn send(pid: u32, signal: Signal) {
     if let Ok(pid) = i32::try_from(pid) {
         let _ = kill(Pid::from_raw(pid), signal);
     }
 }
 
-/// Does it run? A child that ended stays as a zombie until somebody waits.
+/// Whether it runs. A child that ended stays as a zombie until its parent waits for it.
 fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().next());

@@ -94,7 +94,7 @@ impl Report {
         ratio(self.cpu(peer, work)?, self.cpu(floor_of(work), work))
     }
 
-    /// What others took of the front end's core, over all runs.
+    /// The share of the front end's core that other programs took, over all runs.
     pub(crate) fn others(&self) -> Option<Spread> {
         let figures = self.runs.iter().filter_map(|run| run.figures.as_ref().ok());
         Spread::of(figures.map(|figures| figures.others_share))

@@ -29,7 +29,7 @@ const NANOSECONDS_PER_MICROSECOND: f64 = 1e3;
 pub(crate) struct Run {
     pub(crate) peer: &'static str,
     pub(crate) work: &'static Work,
-    /// What was measured, or why nothing was.
+    /// The result, or the reason why there is none.
     pub(crate) figures: Result<Figures, String>,
 }
 

@@ -226,7 +226,7 @@ impl Stage {
         // After a panic Rust adds a note on how to learn more.
         let is_telling = |line: &&str| !line.trim().is_empty() && !line.starts_with("note: ");
         let line = log.lines().rfind(is_telling).unwrap_or("nothing").trim();
-        // Names of our folder tell nobody anything.
+        // Names of our own folder would say nothing to a reader of the report.
         line.replace(&format!("{}/", self.folder.path().display()), "")
     }
 }

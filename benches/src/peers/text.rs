@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(aligned(&rows), "a             µs\nlong  1.00 (1–2)\nb\n");
     }
 
-    /// Goal: the table says what each costs, and in relation to whom. Method: known costs.
+    /// Goal: the table has the cost of each, and its ratio to another one. Method: known costs.
     #[test]
     fn tables_hold_costs_and_ratios() {
         let text = tables(&report());

@@ -12,7 +12,7 @@ pub(crate) struct Work {
     pub(crate) arguments: &'static [&'static str],
     /// One handshake for each query: latencies are handshakes'.
     pub(crate) is_handshake: bool,
-    /// Who answers relays.
+    /// The backend behind relays.
     pub(crate) backend: Backend,
     /// Are system calls counted too, in a load of their own?
     pub(crate) counts_calls: bool,

@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// What was seen of a case.
+/// The result of a case.
 pub(super) struct Row {
     pub(super) case: &'static Case,
     pub(super) version: String,

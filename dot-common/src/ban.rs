@@ -2,7 +2,7 @@
 //!
 //! Before: the engine or an operator has banned a client. After: [`crate::judge`] refuses its packets: all of them if an
 //! operator banned it, else those that begin a connection or are datagrams.
-//! Holds: the value's shape, and who may ban. The key is a [`crate::prefix::ClientPrefix`]'s.
+//! Holds: the value's shape, and the possible authors of a ban. The key is a [`crate::prefix::ClientPrefix`]'s.
 //! Never: reads a clock; both halves use the kernel's monotonic one.
 
 /// One ban. 24 octets, no padding.
@@ -11,7 +11,7 @@
 pub struct Ban {
     /// Monotonic time in nanoseconds at which it ends.
     pub until_ns: u64,
-    /// Packets that it refused. XDP adds; whoever writes the ban begins at zero.
+    /// Packets that it refused. XDP adds to it; the writer of the ban begins at zero.
     pub hits: u64,
     /// A [`Cause`].
     pub cause: u32,

@@ -7,7 +7,7 @@
 
 use crate::{ban::Ban, flow::FlowKey, network::Network, verdict::Reason};
 
-/// What lists and bans say about a client.
+/// The entries of lists and bans for a client.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Standing {
@@ -165,7 +165,7 @@ mod tests {
             let cached = CachedClient { standing: standing as u32, ..cached };
             assert_eq!(cached.recall(&flow(7), 3, || 99), Some(standing), "no clock ends it");
         }
-        assert_eq!(CachedClient::default().recall(&flow(0), 1, || 0), None, "nobody is no client");
+        assert_eq!(CachedClient::default().recall(&flow(0), 1, || 0), None, "address zero is no client");
     }
 
     /// Goal: a number means the standing that it was made of, and a ban of the engine refuses beginnings alone.

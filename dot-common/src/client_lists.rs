@@ -15,10 +15,10 @@ use crate::{
     verdict::Reason,
 };
 
-/// What lists and bans say about a client.
+/// The entries of lists and bans for a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Said {
-    /// What follows.
+    /// The consequence.
     pub standing: Standing,
     /// The network whose ban it is, where it is one's.
     pub banned: Network,

@@ -21,7 +21,7 @@ use crate::{
 /// A verdict, and what is needed to act on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judgment {
-    /// What happens, and why.
+    /// The action and its reason.
     pub verdict: Verdict,
     /// How to answer; present when the action is [`Action::Answer`].
     pub truncation: Option<Truncation>,

@@ -1,4 +1,4 @@
-//! A prefix of an address with its length, as one key: who is banned, who has spent a budget, who proved its address.
+//! A prefix of an address with its length, as one key: of banned clients, of clients that have spent a budget, of clients that proved their address.
 //!
 //! Before: an address of a packet or of an accepted connection. After: a key of the maps BANS, SPENT and PROVEN.
 //! Holds: the lengths of the first of three levels: a whole IPv4 address, and 64 bits of an IPv6 address, which one link has

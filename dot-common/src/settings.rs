@@ -141,7 +141,7 @@ pub struct Settings {
     pub bans: u8,
     /// IP versions with clients whose handshake budget is spent.
     pub spent: u8,
-    /// What limits and bans do where no other setting applies: an [`Over`], `Count` or `Drop`.
+    /// The effect of limits and bans where no other setting applies: an [`Over`], `Count` or `Drop`.
     pub over: u8,
     /// What happens to a query by UDP above its client's rate: an [`Over`].
     pub do53_query_over: u8,

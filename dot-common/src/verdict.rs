@@ -6,16 +6,16 @@
 
 use crate::packet::Malformed;
 
-/// What happens to a packet, and why.
+/// An action on a packet, and its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// What happens.
+    /// The action.
     pub action: Action,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
 }
 
-/// What happens to a packet.
+/// An action on a packet.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {

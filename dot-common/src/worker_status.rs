@@ -135,7 +135,7 @@ mod tests {
             1,
             "its time is over, and others are closed"
         );
-        assert_eq!(chosen(0, &[(0, CLOSED), (0, ENDED)]), 0, "nobody to go to");
+        assert_eq!(chosen(0, &[(0, CLOSED), (0, ENDED)]), 0, "no worker takes it");
         assert_eq!(chosen(7, &[(0, 0)]), 7, "no line, no say");
     }
 

@@ -17,7 +17,7 @@ static PORTS_DOT: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 static PORT_DO53: Global<u32> = Global::new(0);
 
-/// The ports that this program was loaded with. A user who can write every map still cannot make it judge the ports of
+/// The ports that this program was loaded with. Even a user with rights to write every map cannot make it judge the ports of
 /// another service.
 pub(crate) struct OwnPorts;
 

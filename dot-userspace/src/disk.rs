@@ -347,7 +347,7 @@ mod tests {
 
     /// Goal: a hard link to another user's file, made by the owner of a folder, or by any user in a folder that is open
     /// to all, is not accepted as a file of the config; an operator's own hard links are. Method: hard links of a file
-    /// of root's in folders of root's, of another user, and of everybody's. As root.
+    /// of root's in folders of root's, of another user, and of folders that every user may write. As root.
     #[test]
     fn a_second_name_of_anothers_file_is_refused() {
         if !geteuid().is_root() {

@@ -73,7 +73,7 @@ pub struct Flight {
     pub tried: u64,
     /// It must not be asked twice.
     pub is_once: bool,
-    /// What connections that closed, or fell silent, did with it.
+    /// The acts of connections that closed, or fell silent.
     pub history: History,
     /// The socket and the ID with which it was sent. `None`: it is queued.
     pub sent: Option<(Rc<Ids>, u16)>,

@@ -244,7 +244,7 @@ mod tests {
         config::Transport,
     };
 
-    /// Goal: what was found of a backend that stands in for another is forgotten while nobody asks it: an old "up" would make an
+    /// Goal: what was found of a backend that stands in for another is forgotten while no worker asks it: an old "up" would make an
     /// outage of the server a suspected downgrade, an old "down" would keep queries from it. Method: each state and its
     /// reason, then a watch while the other one's TLS works.
     #[test]

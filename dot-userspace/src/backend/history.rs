@@ -1,4 +1,4 @@
-//! What connections to one backend did with a query. It decides which queries may share its next connection.
+//! A query's past on the connections to one backend. It decides which queries may share its next connection.
 //!
 //! Before: a backend got a query. After: `suspects` and `silence` read here where the query goes next.
 //! Never: outlives the query's stay at that backend.

@@ -55,7 +55,7 @@ pub struct Pool {
     /// The backends.
     pub backends: Box<[Rc<Backend>]>,
     policy: Cell<Policy>,
-    /// What backends learn of a client's subnet.
+    /// The part of a client's subnet that backends learn.
     pub client_subnet: ClientSubnet,
     /// Queries that the backends can have in flight together.
     pub capacity: usize,

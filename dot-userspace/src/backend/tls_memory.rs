@@ -1,5 +1,5 @@
-//! What dotd remembers of TLS with one backend: since when it speaks TLS, by which key, how it fails, and whether that looks
-//! like an attacker who strips TLS.
+//! The memory of TLS with one backend: since when it speaks TLS, by which key, how it fails, and whether that looks like an
+//! attacker who strips TLS.
 //!
 //! Before: `dial` made a handshake, or failed to. After: the backend may be asked in clear, or not; `start` keeps the memory in a
 //! file and shows it.
@@ -234,7 +234,7 @@ impl TlsMemory {
         self.publish(&kept, now);
     }
 
-    /// A handshake failed, or nobody accepted the connection.
+    /// A handshake failed, or the connection was not accepted.
     pub fn note_failure(&self, name: &str, fault: TlsFault) {
         let now = unix_now();
         let mut kept = self.kept();

@@ -39,7 +39,7 @@ pub(super) struct Arguments {
     pub(super) verb: Verb,
 }
 
-/// What to do.
+/// The verb.
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Serve DNS over TLS until TERM or INT

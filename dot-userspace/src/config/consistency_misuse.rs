@@ -1,4 +1,4 @@
-//! `[misuse]`: actions that a misuse cannot have, bans that nothing would enforce, and names that are none.
+//! `[misuse]`: actions that a misuse cannot have, bans that nothing would enforce, and names that are no domain names.
 //!
 //! Before: types and ranges fit. After: `policy` can count by it.
 //! Never: asks whether XDP runs.

@@ -160,7 +160,7 @@ pub const WIDE_COST_PER_SECOND: Limit<u32> = Limit { default: 200, min: 1, max: 
 /// Most `[[policy.zone]]`. 64: a query is looked up in each.
 pub const POLICY_ZONES_MAX: usize = 64;
 
-/// Most `[[policy.zone.primary]]` of a zone. 4: feeds name no more.
+/// Most `[[policy.zone.primary]]` of a zone. 4: feeds name at most that many.
 pub const POLICY_PRIMARIES_MAX: usize = 4;
 
 /// Octets of the name of a `[[policy.zone]]`: a rule's owner is a whole name in front of it.

@@ -162,7 +162,7 @@ pub struct Backend {
     /// The identity that it must prove over TLS.
     #[serde(default)]
     pub profile: Profile,
-    /// What to do when its TLS fails.
+    /// The treatment of queries when its TLS fails.
     #[serde(default)]
     pub on_tls_failure: OnTlsFailure,
     /// Address for cleartext if its TLS fails; empty: port 53 of the same host.
@@ -312,7 +312,7 @@ pub struct Dns {
     pub padding: bool,
     /// Answer edns-tcp-keepalive (RFC 7828).
     pub keepalive: bool,
-    /// What backends learn of a client's subnet (ECS, RFC 7871).
+    /// The part of a client's subnet that backends learn (ECS, RFC 7871).
     pub client_subnet: ClientSubnet,
     /// Relay AXFR and IXFR; else they are refused.
     pub transfers: bool,

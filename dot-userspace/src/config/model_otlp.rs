@@ -23,7 +23,7 @@ pub struct Otlp {
     pub sample: u32,
     /// Whether spans hold the names that are asked for.
     pub names: bool,
-    /// What dotd calls itself (`service.name`).
+    /// The name of this dotd (`service.name`).
     pub service_name: String,
     /// The EDNS option by which backends hear of trace and span; 0: none.
     pub traceparent_option: u16,

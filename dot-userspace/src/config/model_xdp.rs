@@ -130,13 +130,13 @@ pub struct XdpLimit {
     pub syn_per_second: u32,
     /// TCP SYN at once.
     pub syn_burst: u32,
-    /// What to do with SYN to a DNS-over-TLS port over the limit.
+    /// The treatment of SYNs to a DNS-over-TLS port over the limit.
     pub syn_over: SynOver,
     /// UDP/53 queries per second.
     pub udp53_per_second: u32,
     /// UDP/53 queries at once.
     pub udp53_burst: u32,
-    /// What to do with UDP/53 over the limit.
+    /// The treatment of UDP/53 over the limit.
     pub udp53_over: Over,
     /// Handshake cost per second: full 1, resumed 0.2, failed 3.
     pub handshake_cost_per_second: u32,

@@ -24,7 +24,7 @@ pub struct RotateRequest {
     pub end_old: bool,
 }
 
-/// What was done.
+/// The result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rotated {
     /// The request.

@@ -222,7 +222,7 @@ mod tests {
             let nothing = message(3, A, [&[], &[(SOA, ttl, &soa(ttl))], &[]]);
             assert_eq!(seconds_within(&nothing, A, bounds), Some(negative));
         }
-        assert_eq!(seconds_within(&message(3, A, [&[], &[], &[]]), A, bounds), None, "nobody says how long");
+        assert_eq!(seconds_within(&message(3, A, [&[], &[], &[]]), A, bounds), None, "no record has a TTL");
     }
 
     /// Goal: a response is for all clients if its scope is zero or absent, for some clients otherwise, and useless if

@@ -117,7 +117,7 @@ pub fn without_subnet(response: &[u8], question_end: usize, out: &mut Vec<u8>) -
     Some(())
 }
 
-/// Adds the client's own subnet `option` to `message`, which is valid for everybody: as the client sent it, with scope
+/// Adds the client's own subnet `option` to `message`, which is valid for every client: as the client sent it, with scope
 /// 0 (RFC 7871 §7.2.1).
 pub fn tell_subnet(message: &mut Vec<u8>, question_end: usize, option: &[u8]) {
     let Some(opt) = opt_of(message, question_end) else { return };

@@ -264,7 +264,7 @@ fn formerr_for_the_question_count_answers_opt_with_opt() {
         assert_eq!(reply.metadata.response_code, ResponseCode::FormErr);
         assert!(reply.edns.is_some(), "{count} questions");
         message[4] = 1;
-        assert!(reply_to(&message).edns.is_none(), "an OPT that nobody can find");
+        assert!(reply_to(&message).edns.is_none(), "an OPT that cannot be found");
     }
 }
 

@@ -284,7 +284,7 @@ impl Trace {
         net.contains(&client.ip().to_canonical()) && self.has_drawn(client)
     }
 
-    /// Whether a connection is one of those that are told of: each event of it or none.
+    /// Whether a connection is sampled: each of its events is reported, or none is.
     fn has_drawn(&self, client: SocketAddr) -> bool {
         if self.sample <= 1 {
             return true;

@@ -92,6 +92,6 @@ mod tests {
         assert_eq!(ids.option(65_500).to_vec(), expected);
         let drawn: std::collections::BTreeSet<_> = (0..1000).map(|_| SpanIds::draw().trace).collect();
         assert_eq!(drawn.len(), 1000);
-        assert_eq!(option(), None, "nobody traces");
+        assert_eq!(option(), None, "no trace runs");
     }
 }

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     /// Goal: a restart finds the config that was served, and none where another user could have written it, or where it is not whole; a
-    /// pipe is not waited for. Method: a folder of our own; then one, and a file, that everybody may write; a file that is too long; a
+    /// pipe is not waited for. Method: a folder of our own; then one, and a file, that every user may write; a file that is too long; a
     /// pipe.
     #[test]
     fn only_our_own_config_is_believed() {

@@ -259,7 +259,7 @@ counters! {
     ReceivedDatagram = "do53", "received_udp";
     /// Queries by TCP in clear, of those received.
     ReceivedPlain = "do53", "received_tcp";
-    /// Responses by UDP with TC=1, because the client or the path takes no more.
+    /// Responses by UDP with TC=1, because the client or the path takes no longer ones.
     TruncatedDatagram = "do53", "truncated";
     /// Responses by UDP that the kernel refused to send.
     DatagramSendFailed = "do53", "send_failed";

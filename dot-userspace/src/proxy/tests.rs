@@ -63,7 +63,7 @@ fn writes_addresses_ports_alpn_and_tls() {
 }
 
 /// Goal: a backend learns the host name that the client asked for (PP2_TYPE_AUTHORITY) and the common name in its certificate, within
-/// PP2_TYPE_SSL; an earlier hop's host name stays where there is no other; nobody can put a common name there by a header of their own.
+/// PP2_TYPE_SSL; an earlier hop's host name stays where there is no other; no client can put a common name there by a header of its own.
 /// Method: octets by hand. Covers: C-722
 #[test]
 fn writes_the_names_of_a_handshake() {

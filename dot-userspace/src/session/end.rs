@@ -38,7 +38,7 @@ pub enum SessionEnd {
     Starved,
     /// The client may not ask.
     Denied,
-    /// What its client does is misuse.
+    /// Its client misuses the service.
     Misuse,
     /// The same, and the client is to be banned.
     MisuseBan,

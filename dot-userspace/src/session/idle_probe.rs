@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{Inbox, SessionEnd};
 
-/// What another connection needs from an idle session.
+/// A resource that another connection needs from an idle session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// Its place under the caps.
@@ -92,7 +92,7 @@ impl IdleProbe {
         }
     }
 
-    /// What another connection needs from the session.
+    /// The resource that another connection needs.
     pub(super) fn wanted(&self) -> Option<Wanted> {
         self.wanted.get()
     }

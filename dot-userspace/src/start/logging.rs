@@ -325,7 +325,7 @@ mod tests {
         });
         let entries = receiver.try_iter().map(|entry| match entry {
             Entry::Line(line) => String::from_utf8(line).unwrap(),
-            Entry::Flush(_) => panic!("nobody flushed"),
+            Entry::Flush(_) => panic!("no flush was asked for"),
         });
         entries.collect()
     }

@@ -277,7 +277,7 @@ mod tests {
         let known = Known { addresses, reason: None };
         assert!(names.take(News { host: "ns.example".into(), known: known.clone() }));
         assert!(!names.take(News { host: "ns.example".into(), known: known.clone() }), "the same");
-        assert!(!names.take(News { host: "gone.example".into(), known }), "nobody asked");
+        assert!(!names.take(News { host: "gone.example".into(), known }), "no lookup was asked for");
         let expanded = names.expand(&config);
         let called: Vec<_> = expanded.backend.iter().map(Backend::called).collect();
         assert_eq!(called, ["ns.example:853/192.0.2.1", "ns.example:853/2001:db8::1", "spare"]);
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(expanded.backend[1].address, BackendAddress::Socket("[2001:db8::1]:853".parse().unwrap()));
         assert!(matches!(expanded.backend[2].address, BackendAddress::Named(_)));
         let served = super::super::plan::backends(&expanded, None, vec![None, None, None], &[]);
-        assert_eq!(served.len(), 2, "a name without an address is asked by nobody");
+        assert_eq!(served.len(), 2, "no worker asks a name without an address");
     }
 
     fn expanded(text: &str, addresses: &[&str]) -> Vec<String> {

@@ -117,7 +117,7 @@ struct Writer {
 
 /// How a connection to a reader ended.
 enum End {
-    /// The reader has everything, and no more will come.
+    /// The reader has everything, and nothing else will come.
     Whole,
     /// The writer had to end, and the reader did not take the rest in time.
     Late,

@@ -132,7 +132,7 @@ impl Account {
 }
 
 /// Behaviour that no carefully configured client shows is an offence. Leaving early, being far away, distrusting our
-/// certificate, or using a server name that is no host name are none: a whole network behind one address may do that at
+/// certificate, or using a server name that is no host name are no offences: a whole network behind one address may do that at
 /// once.
 pub(super) fn of_failure(failure: HandshakeFailure) -> Charge {
     let charge = Charge::failure();

@@ -94,7 +94,7 @@ impl Mover {
         self.waiting.borrow().len() + usize::from(self.is_sending.get())
     }
 
-    /// Whether the other engine accepts no more.
+    /// Whether the other engine has stopped accepting.
     pub(super) fn is_broken(&self) -> bool {
         self.is_broken.get()
     }
@@ -134,7 +134,7 @@ impl Mover {
         self.passage.try_io(Interest::WRITABLE, || self.send_packet(packet))
     }
 
-    /// Asks sessions to leave, in their order, until all have left or the other engine accepts no more.
+    /// Asks sessions to leave, in their order, until all have left or the other engine stops accepting.
     pub(super) async fn run(self: Rc<Self>) {
         while !self.is_broken.get() {
             for numbers in self.shared.session_numbers().chunks(ASKED_MAX) {

@@ -34,7 +34,7 @@ fn cleartext_needs_a_failure_and_no_history() {
     assert!(!row.may_speak_clear(BEGAN + 2, WINDOW), "it spoke again");
 }
 
-/// Goal: three failures within TLS of a server that spoke it are suspicious; connections that nobody accepts are only where
+/// Goal: three failures within TLS of a server that spoke it are suspicious; connections that are not accepted are only where
 /// the same server answers in clear; a server without a history never is. Method: each kind of failure.
 #[test]
 fn a_downgrade_is_suspected_of_servers_that_spoke() {

@@ -40,7 +40,7 @@ thread_local! {
     static TAP: RefCell<Option<Tap>> = const { RefCell::new(None) };
 }
 
-/// The kind of a message: who sends it to whom.
+/// The kind of a message: its sender and its receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tapped {
     /// A query from a client to dotd.

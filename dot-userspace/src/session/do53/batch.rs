@@ -193,7 +193,7 @@ impl Outbound {
             self.headers.push(header);
         }
         let count = self.headers.len() as libc::c_uint;
-        // SAFETY: `count` headers over names, controls and slices in lists of ours that nobody changes before the call
+        // SAFETY: `count` headers over names, controls and slices in lists of ours that do not change before the call
         // returns; the octets are borrowed for longer than it. The kernel only reads through them.
         let sent = unsafe { libc::sendmmsg(socket, self.headers.as_mut_ptr(), count, libc::MSG_NOSIGNAL) };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())

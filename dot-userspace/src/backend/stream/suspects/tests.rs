@@ -68,7 +68,7 @@ fn only_new_connections_say_that_it_is_the_query() {
     let flight = flights.get_mut(used).unwrap();
     let fates = [(); 4].map(|()| left(1).decide(flight));
     assert_eq!(fates, [Fate::Suspect, Fate::Suspect, Fate::Suspect, Fate::GivenUp]);
-    assert_eq!(flight.history.new_ends, 0, "it is refused to nobody");
+    assert_eq!(flight.history.new_ends, 0, "no client gets a refusal");
     let unopened = flights.get_mut(unopened).unwrap();
     let patient = Accident { was_opened: false, is_personal: true, ..left(1) };
     assert!((0..9).all(|_| patient.decide(unopened) == Fate::Innocent));

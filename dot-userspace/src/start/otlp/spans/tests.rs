@@ -86,7 +86,7 @@ fn events_of_a_connection_are_bounded() {
 }
 
 /// Goal: the queries of a session that is older than its trace are not taken for datagrams, and stand in no bucket. Method: a
-/// query and its response of a session that nobody saw begin. Covers: C-703, C-704
+/// query and its response of a session whose begin was not traced. Covers: C-703, C-704
 #[test]
 fn a_session_may_be_older_than_its_trace() {
     let mut spans = Spans::default();

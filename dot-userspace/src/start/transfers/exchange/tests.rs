@@ -125,7 +125,7 @@ fn differences_are_used_where_they_lead_to_the_new_version() {
 }
 
 /// Goal: a server that announces a newer version by its SOA record, and transfers an older one, is not accepted, with
-/// either method; nor is one whose zone begins with another record. Method: a scripted server for each. Covers:
+/// either method, and neither is one whose zone begins with another record. Method: a scripted server for each. Covers:
 /// A-561, C-563
 #[test]
 fn no_older_version_is_transferred() {

@@ -82,7 +82,7 @@ pub(super) fn assert_responded(response: &[u8], asked: Asked, hop: Hop, out: &[u
     let opts = ours.opts();
     // A backend without EDNS says FORMERR or NOTIMP, without an OPT, and its client gets exactly that (RFC 6891 §7).
     let refuses_edns = matches!(response[3] & 0x0f, 1 | 4) && theirs_opt.is_none();
-    assert_eq!(opts.len(), usize::from(asked.has_opt && !refuses_edns), "OPT for whom has OPT");
+    assert_eq!(opts.len(), usize::from(asked.has_opt && !refuses_edns), "an OPT for a query with OPT");
     let Some(opt) = opts.first() else {
         assert_eq!(out.len(), body_end + behind.len(), "nothing between");
         return;

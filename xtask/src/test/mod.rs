@@ -40,7 +40,7 @@ EXAMPLES:
     cargo xtask test rfc7766::answers_1000_pipelined_queries
     cargo xtask test dot-userspace/src/dns/framing.rs::cuts_what_was_appended
     cargo xtask test --no-setup framing    only tests whose name holds `framing`, and install nothing
-    cargo xtask test --fresh               everything, on a machine that nobody prepared
+    cargo xtask test --fresh               everything, on a machine without preparation
     cargo test -p dot-common               plain cargo works as well
 
 EXIT STATUS:

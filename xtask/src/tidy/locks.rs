@@ -35,13 +35,16 @@ const FILES: &[(&str, &str)] = &[
     ("dot-userspace/src/events/refusals.rs", "for events that found no room, at most ten times a second"),
     (
         "dot-userspace/src/events/trace.rs",
-        "for an event of a trace that found no room, while somebody traces",
+        "for an event of a trace that found no room, while an operator traces",
     ),
     (
         "dot-userspace/src/events/tap/sink.rs",
         "for messages that found no room on their way to a dnstap reader, and by the thread that writes to it",
     ),
-    ("dot-userspace/src/ledger/traffic.rs", "when a worker begins with a backend, and when somebody looks"),
+    (
+        "dot-userspace/src/ledger/traffic.rs",
+        "when a worker begins with a backend, and when an operator looks",
+    ),
     (
         "dot-userspace/src/policy/hits.rs",
         "once for a query or an answer that a rule is about, on cache lines of that worker",

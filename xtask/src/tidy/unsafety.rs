@@ -49,7 +49,7 @@ const FILES: &[(&str, &str)] = &[
     ("dot-userspace/src/cli/query/fast_open.rs", "names TCP_INFO for nix; no unsafe"),
     (
         "dot-userspace/src/keeper/mod.rs",
-        "fork and sigaction: whoever calls them promises that no other thread is lost, and no handler runs",
+        "fork and sigaction: the caller promises that no other thread is lost, and no handler runs",
     ),
     (
         "dot-userspace/src/keeper/inherit.rs",

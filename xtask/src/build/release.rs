@@ -40,8 +40,10 @@ struct Rustc {
 /// rustc does not start.
 pub(crate) fn cargo(root: &Path, target: &Path, library: Library) -> Result<Command> {
     let rustc = Rustc::ask(root)?;
-    let folders = folders(root, target, &rustc);
     let sysroot = (library == Library::Old).then(sysroot::find).transpose()?;
+    let mut folders = folders(root, target, &rustc);
+    folders
+        .extend(sysroot.iter().map(|path| Folder { path: path.clone(), name: "/usr/src/glibc".to_owned() }));
     let mut cargo = command::cargo(root);
     let mut flags: Vec<OsString> = match std::env::var("CARGO_ENCODED_RUSTFLAGS") {
         Ok(encoded) => encoded.split('\x1f').filter(|flag| !flag.is_empty()).map(OsString::from).collect(),

@@ -6,6 +6,7 @@
 
 mod answers;
 mod bare;
+pub mod carry;
 mod codes;
 mod designated;
 mod designation;

@@ -10,7 +10,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
 use super::{
@@ -28,7 +27,7 @@ use super::{
     turn::Turn,
 };
 use crate::{
-    dns::{self, Query, Reply, framing::cut_message, triage},
+    dns::{self, Query, Reply, carry::Carry, framing::cut_message, triage},
     ledger::Counter,
 };
 
@@ -39,7 +38,7 @@ const MALFORMED_MAX: u16 = 256;
 /// The reader's state between turns.
 pub(super) struct Reader {
     /// The beginning of an incomplete message, or messages that wait for room.
-    pending: BytesMut,
+    pending: Carry,
     is_held: bool,
     turn: Turn,
     message_since: Option<Instant>,
@@ -56,12 +55,13 @@ impl Reader {
         // Whole messages that waited for room in the other process are pending here; there may be room now.
         let is_held = !pending.is_empty();
         let last_message = idle_since;
+        let pending = Carry::from(pending);
         Self { pending, is_held, turn: Turn::default(), message_since, last_message, queries, malformed }
     }
 
     /// Octets of messages that are not handled yet.
     pub(super) fn pending(&self) -> &[u8] {
-        &self.pending
+        self.pending.as_ref()
     }
 
     /// Invalid messages, less the queries since.
@@ -116,10 +116,7 @@ impl Reader {
         now: Instant,
     ) -> Result<(), SessionEnd> {
         if self.is_held {
-            let mut pending = std::mem::take(&mut self.pending);
-            let taken = self.take_messages(&pending, inbox, now)?;
-            pending.advance(taken);
-            self.keep(pending, now);
+            self.take_octets(&[], inbox, now)?;
         }
         while !self.is_held && !self.is_over() {
             let mut scratch = inbox.shared.scratch.borrow_mut();
@@ -145,26 +142,13 @@ impl Reader {
 
     /// Handles `octets`, which follow the pending ones.
     fn take_octets(&mut self, octets: &[u8], inbox: &Rc<Inbox>, now: Instant) -> Result<(), SessionEnd> {
-        if self.pending.is_empty() {
-            let taken = self.take_messages(octets, inbox, now)?;
-            let rest = octets.get(taken..).unwrap_or_default();
-            let pending = if rest.is_empty() { BytesMut::new() } else { BytesMut::from(rest) };
-            self.keep(pending, now);
-        } else {
-            let mut pending = std::mem::take(&mut self.pending);
-            pending.extend_from_slice(octets);
-            let taken = self.take_messages(&pending, inbox, now)?;
-            pending.advance(taken);
-            self.keep(pending, now);
-        }
-        Ok(())
-    }
-
-    /// Keeps incomplete octets, or no buffer at all: an idle session holds none.
-    fn keep(&mut self, pending: BytesMut, now: Instant) {
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.cut_with(octets, |octets| self.take_messages(octets, inbox, now))?;
         let is_partial = !pending.is_empty() && !self.is_held;
         self.message_since = is_partial.then(|| self.message_since.unwrap_or(now));
-        self.pending = if pending.is_empty() { BytesMut::new() } else { pending };
+        // An idle session holds no buffer.
+        self.pending = pending.trimmed();
+        Ok(())
     }
 
     /// Handles each whole message in `octets` while there is room and the turn lasts. Returns the number of octets

@@ -38,7 +38,10 @@ use crate::{
         flights::Half,
         matching::Match,
     },
-    dns::framing::{FramingError, cut_message},
+    dns::{
+        carry::Carry,
+        framing::{FramingError, cut_message},
+    },
     ledger::{Counter, turn_time},
 };
 
@@ -118,7 +121,7 @@ struct ConnectionIo<'a, S, A> {
     streams: &'a Streams,
     connection: &'a Connection,
     /// The beginning of a response that is not whole.
-    pending: Vec<u8>,
+    pending: Carry,
     /// Octets that are being written, and how many of them are.
     writing: Vec<u8>,
     written: usize,
@@ -142,7 +145,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
             acknowledgement: Acknowledgement::new(now),
             streams,
             connection,
-            pending: Vec::new(),
+            pending: Carry::default(),
             writing: Vec::new(),
             written: 0,
             must_flush: false,
@@ -199,15 +202,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, A: Fn(&S)> ConnectionIo<'a, S, A> {
 
     /// Delivers every whole response in `octets`, which follow the pending octets. Responses are not copied.
     fn take_octets(&mut self, octets: &[u8]) -> Result<(), End> {
-        if self.pending.is_empty() {
-            let taken = self.deliver(octets)?;
-            self.pending.extend_from_slice(octets.get(taken..).unwrap_or_default());
-            return Ok(());
-        }
         let mut pending = std::mem::take(&mut self.pending);
-        pending.extend_from_slice(octets);
-        let taken = self.deliver(&pending)?;
-        pending.drain(..taken);
+        pending.cut_with(octets, |octets| self.deliver(octets))?;
         self.pending = pending;
         Ok(())
     }

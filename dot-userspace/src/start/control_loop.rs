@@ -82,7 +82,7 @@ pub(super) fn run(
         socket.serve();
         // Before any other report: from now on the keeper starts another engine if this one crashes.
         running.keeper.notify(keeper::State::Ready);
-        announce::announce(&process.status(), running.config.log.format);
+        announce::announce(&process.status(), running.config.log.format, running.path.as_deref());
         tracing::info!(
             milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "ready"

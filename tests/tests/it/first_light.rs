@@ -123,9 +123,10 @@ fn the_printed_pin_is_the_only_one() {
     }
 }
 
-/// Goal: the command that dotd prints after `try:` works. Method: run it in the server's namespace; it names 127.0.0.1.
+/// Goal: the commands that dotd prints after `try:` and `see:` work. Method: run them in the server's namespace; the first one names
+/// 127.0.0.1. Covers: C-741
 #[test]
-fn the_printed_kdig_line_works() {
+fn the_printed_lines_work() {
     require!(Root, Command("kdig"));
     let (network, dotd) = embedded(&Config::new());
     let stdout = dotd.stdout();
@@ -133,6 +134,10 @@ fn the_printed_kdig_line_works() {
     let words: Vec<&str> = line.split_whitespace().collect();
     let said = tool(&network.server, words[0], &words[1..]);
     assert!(is_answered_over_tls(&said), "{line}: {}", said.text);
+    let line = stdout.lines().find_map(|line| line.strip_prefix("see: ")).expect("a line to look");
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let said = tool(&network.server, words[0], &words[1..]);
+    assert!(said.has("serving") && said.has(&dotd.pin()), "{line}: {}", said.text);
 }
 
 /// Goal: OpenSSL speaks TLS 1.3 and 1.2 with dotd, negotiates ALPN `dot`, and the extended master secret in TLS 1.2.

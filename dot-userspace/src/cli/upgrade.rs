@@ -32,8 +32,8 @@ pub(super) fn run(
 ) -> Result<(), CliError> {
     let socket = socket(control, config);
     let binary = binary.as_deref().map(std::path::absolute).transpose().map_err(CliError::Output)?;
-    let door: PathBuf = socket.with_file_name(KEEPER_SOCKET);
-    ask_for_upgrade(&door, binary.as_deref())?;
+    let keeper: PathBuf = socket.with_file_name(KEEPER_SOCKET);
+    ask_for_upgrade(&keeper, binary.as_deref())?;
     let (body, status) = ask::ask::<Status>(&socket, "/status")?;
     if control.json {
         return print(&format!("{body}\n"));

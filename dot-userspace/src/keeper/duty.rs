@@ -29,7 +29,7 @@ use nix::{
 };
 
 use super::{
-    SIGNALS, doors,
+    SIGNALS, accept_filter,
     estate::{Estate, Kept},
     request::Report,
     succession::Leaving,
@@ -259,8 +259,8 @@ impl Duty {
                 notify(state);
                 Answer::Done(None)
             }
-            Request::Doors { are_open } => match &self.estate.sockets {
-                Some(sockets) => doors::set(sockets, are_open)
+            Request::Accept { is_on } => match &self.estate.sockets {
+                Some(sockets) => accept_filter::set(sockets, is_on)
                     .map_or_else(|error| Answer::Refused(error.to_string()), |()| Answer::Done(None)),
                 // dotd is stopping.
                 None => Answer::Done(None),

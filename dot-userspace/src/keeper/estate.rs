@@ -48,7 +48,8 @@ pub struct Sockets<T> {
     /// The control socket, and the folder that it is in.
     pub control: (PathBuf, T),
     /// The keeper's own socket in that folder.
-    pub door: T,
+    #[serde(rename = "door")]
+    pub keeper_socket: T,
 }
 
 impl<T> Sockets<T> {
@@ -67,7 +68,7 @@ impl<T> Sockets<T> {
             None => None,
         };
         let control = (self.control.0.clone(), of(&self.control.1)?);
-        Ok(Sockets { dot, do53, datagrams, http, control, door: of(&self.door)? })
+        Ok(Sockets { dot, do53, datagrams, http, control, keeper_socket: of(&self.keeper_socket)? })
     }
 
     /// The number of workers that these sockets are for.

@@ -14,7 +14,7 @@
 //!
 //! Source: fork(2), unix(7) (SCM_RIGHTS), signalfd(2), prctl(2) (PR_SET_PDEATHSIG).
 
-mod doors;
+mod accept_filter;
 mod duty;
 mod estate;
 mod inherit;

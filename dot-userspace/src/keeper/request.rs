@@ -139,8 +139,8 @@ impl Keeper {
     ///
     /// # Errors
     /// The keeper may not do it, or is of an earlier build.
-    pub fn doors(&self, are_open: bool) -> Result<(), KeeperError> {
-        self.ask(&Request::Doors { are_open }).map(drop)
+    pub fn accept(&self, is_on: bool) -> Result<(), KeeperError> {
+        self.ask(&Request::Accept { is_on }).map(drop)
     }
 
     /// Reports that every worker answers, with a text on the state of the engine. A keeper of an earlier build

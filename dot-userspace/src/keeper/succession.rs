@@ -147,7 +147,7 @@ impl Duty {
             | Request::Leave
             | Request::ReadConfig
             | Request::Adopt
-            | Request::Doors { .. }
+            | Request::Accept { .. }
             | Request::Keep(_) => Answer::Refused("an upgrade is under way; try again".into()),
         }
     }

@@ -83,9 +83,9 @@ pub(super) struct Trial {
 impl Duty {
     /// The descriptors of this module to wait for.
     pub(super) fn upgrade_sources(&self) -> [Option<BorrowedFd<'_>>; 2] {
-        let door = self.estate.sockets.as_ref().map(|sockets| sockets.door.as_fd());
+        let keeper = self.estate.sockets.as_ref().map(|sockets| sockets.keeper_socket.as_fd());
         let asker = self.asker.as_ref().filter(|asker| !asker.has_asked).map(|asker| asker.socket.as_fd());
-        [door, asker]
+        [keeper, asker]
     }
 
     /// Whether a deadline of an upgrade is running.
@@ -98,7 +98,7 @@ impl Duty {
         for _ in 0..ASKERS_MAX {
             let Some(sockets) = &self.estate.sockets else { return };
             let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-            let Ok(number) = accept4(sockets.door.as_raw_fd(), flags) else { break };
+            let Ok(number) = accept4(sockets.keeper_socket.as_raw_fd(), flags) else { break };
             // SAFETY: the kernel has just made this descriptor, for us alone.
             let socket = unsafe { OwnedFd::from_raw_fd(number) };
             let refusal = if !self.may_ask(&socket) {
@@ -266,13 +266,13 @@ fn line(spool: &mut File) -> String {
     String::from_utf8_lossy(&text).trim().replace('\n', "; ")
 }
 
-/// Asks the keeper at `door` for an upgrade, and waits for the result. `program`: the program to
+/// Asks the keeper at the socket `at` for an upgrade, and waits for the result. `program`: the program to
 /// run instead of the installed one.
 ///
 /// # Errors
 /// No process listens there ([`KeeperError::Absent`]), the program cannot take over from this build
 /// ([`KeeperError::Incompatible`]), or the keeper says why the old engine continues to serve.
-pub fn ask_for_upgrade(door: &Path, program: Option<&Path>) -> Result<(), KeeperError> {
+pub fn ask_for_upgrade(at: &Path, program: Option<&Path>) -> Result<(), KeeperError> {
     let path = program.map(|path| path.as_os_str().as_bytes()).unwrap_or_default();
     let packet = [&[UPGRADE], path].concat();
     if packet.len() > REQUEST_OCTETS_MAX {
@@ -281,7 +281,7 @@ pub fn ask_for_upgrade(door: &Path, program: Option<&Path>) -> Result<(), Keeper
     let exchange = || -> Result<Option<Answer>, Errno> {
         let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(OUTCOME_TIMEOUT_SECONDS))?;
-        connect(socket.as_raw_fd(), &UnixAddr::new(door)?)?;
+        connect(socket.as_raw_fd(), &UnixAddr::new(at)?)?;
         match send(socket.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL) {
             // The keeper answers at once a user that may not ask. The kernel reports first that the
             // request was not read (ECONNRESET).
@@ -297,11 +297,11 @@ pub fn ask_for_upgrade(door: &Path, program: Option<&Path>) -> Result<(), Keeper
         Ok(Some(Answer::Refused(reason))) => Err(KeeperError::Refused(reason)),
         Ok(Some(Answer::Incompatible(reason))) => Err(KeeperError::Incompatible(reason)),
         Err(Errno::EACCES | Errno::EPERM) => {
-            Err(KeeperError::Refused(format!("{}: run this as root", door.display())))
+            Err(KeeperError::Refused(format!("{}: run this as root", at.display())))
         }
         Err(Errno::ENOENT | Errno::ECONNREFUSED) => Err(KeeperError::Absent(format!(
             "dotd is not running ({} does not exist, or no process listens there): name its control socket with --socket",
-            door.display()
+            at.display()
         ))),
         _ => Err(KeeperError::Silent),
     }

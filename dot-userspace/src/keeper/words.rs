@@ -64,7 +64,7 @@ pub(super) enum Request {
     /// the passage for its sessions.
     IsSucceeded,
     /// Accept new connections for DNS over TLS, or drop them.
-    Doors { are_open: bool },
+    Accept { is_on: bool },
     /// Every worker answers: report it to systemd's watchdog, with this text for `systemctl status`.
     Alive(String),
     /// Keep these octets for the next engine: the keys of session tickets, as `tls::Tickets` writes and reads them.
@@ -84,7 +84,7 @@ impl Request {
             Self::Adopt => (b'A', 0),
             Self::Open(_) => (b'O', 0),
             Self::IsSucceeded => (b'S', 0),
-            Self::Doors { are_open } => (b'F', u8::from(*are_open)),
+            Self::Accept { is_on } => (b'F', u8::from(*is_on)),
             Self::Alive(_) => (b'W', 0),
             Self::Keep(_) => (b'K', 0),
         };
@@ -112,7 +112,7 @@ impl Request {
                 Self::Open(Path::new(OsStr::from_bytes(path)).to_path_buf())
             }
             [b'S', 0] => Self::IsSucceeded,
-            [b'F', open @ (0 | 1)] => Self::Doors { are_open: *open == 1 },
+            [b'F', open @ (0 | 1)] => Self::Accept { is_on: *open == 1 },
             [b'W', 0, text @ ..] if text.len() <= STATUS_OCTETS_MAX => Self::Alive(one_line(text)),
             [b'K', 0, octets @ ..] => Self::Keep(octets.to_vec()),
             _ => return None,

@@ -49,7 +49,7 @@ use crate::{
 /// Connections that may wait for `accept`; the kernel caps it by net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 /// Most operators that may wait on the keeper's own socket.
-const DOOR_BACKLOG: i32 = 8;
+const KEEPER_BACKLOG: i32 = 8;
 /// Kernel buffers of a socket for datagrams: a burst of clients must not be dropped before dotd reads it.
 const DATAGRAM_BUFFER_OCTETS: usize = 4 << 20;
 /// Octets that the kernel accepts for a client beyond those that it may send now: the longest answer. Without a limit
@@ -119,7 +119,7 @@ pub(super) fn hold(
             .map(|(at, http)| Ok::<_, io::Error>((at, own(http)?)))
             .transpose()?,
         control: (config.server.run_dir.clone(), own(&control.listener)?),
-        door: own(&control.door)?,
+        keeper_socket: own(&control.keeper_socket)?,
     })
 }
 
@@ -266,7 +266,7 @@ fn explain_bind(address: SocketAddr, error: &io::Error, key: &str) -> anyhow::Er
 pub(super) struct ControlSocket {
     folder: File,
     listener: UnixListener,
-    door: OwnedFd,
+    keeper_socket: OwnedFd,
     is_left: bool,
 }
 
@@ -309,8 +309,8 @@ impl ControlSocket {
         // Otherwise the next start does.
         hand_over(run_dir, &[CONTROL_SOCKET], owner).with_context(explain)?;
         listener.set_nonblocking(true)?;
-        let door = open_door(&folder).with_context(explain)?;
-        Ok(Self { folder, listener, door, is_left: false })
+        let keeper_socket = open_keeper_socket(&folder).with_context(explain)?;
+        Ok(Self { folder, listener, keeper_socket, is_left: false })
     }
 
     /// The socket of a previous engine, in its folder; it is not removed until [`ControlSocket::serve`] was called.
@@ -322,7 +322,7 @@ impl ControlSocket {
         let explain = || format!("server.run_dir: {} cannot be used", run_dir.display());
         let folder = disk::open_folder(run_dir).with_context(explain)?;
         let listener = own(listener).with_context(explain)?.into();
-        Ok(Self { folder, listener, door: own(&sockets.door)?, is_left: true })
+        Ok(Self { folder, listener, keeper_socket: own(&sockets.keeper_socket)?, is_left: true })
     }
 
     /// From now on dropping this removes the socket.
@@ -354,14 +354,14 @@ impl Drop for ControlSocket {
 }
 
 /// The keeper's own socket, for users that may start an upgrade.
-fn open_door(folder: &File) -> io::Result<OwnedFd> {
+fn open_keeper_socket(folder: &File) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let door = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
     let mask = umask(Mode::from_bits_truncate(0o177));
     let bound = UnixAddr::new(&disk::path_of(folder).join(KEEPER_SOCKET))
-        .and_then(|address| bind_to(door.as_raw_fd(), &address));
+        .and_then(|address| bind_to(socket.as_raw_fd(), &address));
     umask(mask);
     bound?;
-    listen_on(&door, Backlog::new(DOOR_BACKLOG)?)?;
-    Ok(door)
+    listen_on(&socket, Backlog::new(KEEPER_BACKLOG)?)?;
+    Ok(socket)
 }

@@ -90,8 +90,8 @@ pub(super) fn head(view: &View) -> String {
 
 /// A worker in a line.
 pub(super) fn worker_line(worker: usize, row: &crate::xdp::WorkerReport) -> String {
-    let doors = if row.accepting { "accepting" } else { "closed" };
-    format!("worker {worker}: {} connections, {} handshakes wait, {doors}", row.open, row.backlog)
+    let state = if row.accepting { "accepting" } else { "closed" };
+    format!("worker {worker}: {} connections, {} handshakes wait, {state}", row.open, row.backlog)
 }
 
 /// The headings of [`client_cells`].

@@ -103,7 +103,7 @@ impl Process {
     /// Switches the listeners and XDP before the workers: a packet that the kernel drops uses no memory here. If
     /// neither can be switched, workers close the connections that they accept.
     fn tell_kernel(&self, is_on: bool) {
-        if let Err(error) = self.keeper.doors(is_on) {
+        if let Err(error) = self.keeper.accept(is_on) {
             tracing::debug!(
                 is_on,
                 "the listeners cannot be switched, so each new connection is accepted and closed: {error}"

@@ -21,14 +21,14 @@ use super::estate::{Groups, Sockets};
 const RETURN_CONSTANT: u16 = 0x06;
 
 /// Makes the kernel accept connections for these listeners, or drop them.
-pub(super) fn set(sockets: &Sockets<OwnedFd>, are_open: bool) -> io::Result<()> {
+pub(super) fn set(sockets: &Sockets<OwnedFd>, is_on: bool) -> io::Result<()> {
     let groups: &Groups<OwnedFd> = &sockets.dot;
-    groups.iter().flat_map(|(_, group)| group).try_for_each(|listener| set_one(listener, are_open))
+    groups.iter().flat_map(|(_, group)| group).try_for_each(|listener| set_one(listener, is_on))
 }
 
-fn set_one(listener: &OwnedFd, are_open: bool) -> io::Result<()> {
+fn set_one(listener: &OwnedFd, is_on: bool) -> io::Result<()> {
     let socket = SockRef::from(listener);
-    if !are_open {
+    if !is_on {
         return socket.attach_filter(&[SockFilter::new(RETURN_CONSTANT, 0, 0, 0)]);
     }
     match socket.detach_filter() {

@@ -6,7 +6,7 @@
 //! compile the jumps. Never: decides about a packet.
 //!
 //! When dotd crashes the slots become empty, because the kernel empties an array of programs when its last holder is
-//! gone: the pinned link goes on judging without followers.
+//! gone: the pinned link goes on judging without tail calls.
 
 use crate::verdict::Reason;
 

@@ -53,8 +53,8 @@ pub struct Lab {
     workers: Array<MapData, WorkerStatus>,
     written: Settings,
     notices: RingBuf<MapData>,
-    /// Holds the slots of the followers: the kernel empties them when no process holds the map.
-    followers: ProgramArray<MapData>,
+    /// Holds the slots of the tail calls: the kernel empties them when no process holds the map.
+    slots: ProgramArray<MapData>,
     counted: Vec<u64>,
 }
 
@@ -76,17 +76,17 @@ impl Lab {
     /// Loads the object. `None`, with the reason printed, without root.
     #[must_use]
     pub fn open(test: &str, settings: &Settings) -> Option<Self> {
-        Self::open_followed(test, settings, &[])
+        Self::open_with_tail_calls(test, settings, &[])
     }
 
     /// The same with programs that follow the judge: slot and name.
     #[must_use]
-    pub fn open_followed(test: &str, settings: &Settings, followers: &[(u32, &str)]) -> Option<Self> {
+    pub fn open_with_tail_calls(test: &str, settings: &Settings, tail_calls: &[(u32, &str)]) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             println!("SKIPPED {test}: BPF programs need root");
             return None;
         }
-        let follow = followers.iter().fold(0, |bits, (slot, _)| bits | tail_calls::bit(*slot));
+        let follow = tail_calls.iter().fold(0, |bits, (slot, _)| bits | tail_calls::bit(*slot));
         let (dot, do53) = PORTS.pack();
         let mut object = EbpfLoader::new()
             .override_global(maps::GLOBAL_PORTS_DOT, &dot, true)
@@ -123,24 +123,24 @@ impl Lab {
             workers,
             written: *settings,
             notices,
-            followers: chain,
+            slots: chain,
             counted,
         };
         lab.xdp().load().expect("the XDP program passes the verifier");
         lab.classifier(maps::PROGRAM_LEARN).load().expect("the learner passes the verifier");
         lab.classifier(maps::PROGRAM_INGRESS).load().expect("the judge at tc passes the verifier");
-        for (slot, name) in followers {
-            lab.seat(*slot, name);
+        for (slot, name) in tail_calls {
+            lab.fill_slot(*slot, name);
         }
         lab.queue();
         lab.set(settings);
         Some(lab)
     }
 
-    fn seat(&mut self, slot: u32, name: &str) {
+    fn fill_slot(&mut self, slot: u32, name: &str) {
         let program: &mut Xdp = self.object.program_mut(name).expect(name).try_into().unwrap();
         program.load().unwrap_or_else(|error| panic!("{name} passes the verifier: {error:#?}"));
-        self.followers.set(slot, program.fd().unwrap(), 0).unwrap();
+        self.slots.set(slot, program.fd().unwrap(), 0).unwrap();
     }
 
     /// A queue for the first CPU, to which all packets are moved.

@@ -36,8 +36,8 @@ fn judged() -> Settings {
 }
 
 /// A lab that knows the addresses of built frames.
-fn open(name: &str, settings: &Settings, followers: &[(u32, &str)]) -> Option<Lab> {
-    let mut lab = Lab::open_followed(name, settings, followers)?;
+fn open(name: &str, settings: &Settings, tail_calls: &[(u32, &str)]) -> Option<Lab> {
+    let mut lab = Lab::open_with_tail_calls(name, settings, tail_calls)?;
     lab.own(SERVER_V4.into(), 32);
     lab.own(SERVER_V6.into(), 128);
     Some(lab)
@@ -107,9 +107,9 @@ fn cookies() {
     fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").expect("our own namespace");
     let _listeners = listeners("[::]:853", 1);
     let syn = || Build::tcp(853, SYN, 1, &[]).tcp_options(20);
-    let followers = [(tail_calls::COOKIE, maps::PROGRAM_COOKIE)];
+    let tail_calls = [(tail_calls::COOKIE, maps::PROGRAM_COOKIE)];
     let passing = open("cookies", &judged(), &[]);
-    let answering = open("cookies", &judged(), &followers);
+    let answering = open("cookies", &judged(), &tail_calls);
     let (Some(mut passing), Some(mut answering)) = (passing, answering) else { return };
     let floor = single(&mut passing, &syn().frame().patched(12, &[8, 6]));
     for (name, median) in [
@@ -130,8 +130,8 @@ fn single(lab: &mut Lab, frame: &Frame) -> u128 {
 
 /// A packet that passes and goes to another CPU: the verdict alone, not the queue, nor the other CPU's work.
 fn moves(floor: &mut Option<u128>) {
-    let followers = [(tail_calls::SPREAD, maps::PROGRAM_SPREAD)];
-    let Some(mut lab) = open("moves", &judged(), &followers) else { return };
+    let tail_calls = [(tail_calls::SPREAD, maps::PROGRAM_SPREAD)];
+    let Some(mut lab) = open("moves", &judged(), &tail_calls) else { return };
     let ack = Build::tcp(853, ACK, 1, &[]);
     table(
         &mut lab,
@@ -142,8 +142,8 @@ fn moves(floor: &mut Option<u128>) {
 
 /// Refusals that are announced, as dotd has them: all but the first find that it was said.
 fn notices(floor: &mut Option<u128>, limited: &Settings) {
-    let followers = [(tail_calls::NOTICE, maps::PROGRAM_NOTICE)];
-    let Some(mut lab) = open("notices", limited, &followers) else { return };
+    let tail_calls = [(tail_calls::NOTICE, maps::PROGRAM_NOTICE)];
+    let Some(mut lab) = open("notices", limited, &tail_calls) else { return };
     let announced = [
         ("SYN over its rate, announced", Build::tcp(853, SYN, 1, &[]).frame()),
         ("UDP to 853, announced", Build::udp(853, &CLEARTEXT_QUERY).frame()),

@@ -169,7 +169,7 @@ pub trait Source: Send + Sync + 'static {
     /// Starts the next rotation of session tickets now.
     ///
     /// # Errors
-    /// The keys are shared by a fleet, or there are no random numbers.
+    /// Several nodes share the keys, or there are no random numbers.
     fn rotate_tickets(&self, request: RotateRequest) -> Result<Rotated, String>;
     /// The history of TLS with each backend, those of the config first.
     fn upstreams(&self) -> Vec<TlsRow>;

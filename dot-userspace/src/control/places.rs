@@ -26,10 +26,10 @@ pub(super) struct Places {
 struct Taken {
     /// Counts events, by which places are compared.
     now: u64,
-    seats: Vec<Seat>,
+    holders: Vec<Holder>,
 }
 
-struct Seat {
+struct Holder {
     number: u64,
     peer: Option<IpAddr>,
     /// Whether the connection ever got an answer, and the time of that or of its beginning.
@@ -62,7 +62,7 @@ impl Places {
             taken.make_room(peer);
             taken.now += 1;
             let now = taken.now;
-            taken.seats.push(Seat { number: now, peer, is_answered: false, since: now, lost: lose });
+            taken.holders.push(Holder { number: now, peer, is_answered: false, since: now, lost: lose });
             now
         };
         // The semaphore is never closed, so there is always a permit.
@@ -79,16 +79,18 @@ impl Places {
 impl Taken {
     /// If all places are taken, makes one connection give way: one of the same peer, if that has its share.
     fn make_room(&mut self, peer: Option<IpAddr>) {
-        let is_of_peer = |seat: &Seat| peer.is_some() && seat.peer == peer;
-        let has_its_share = self.seats.iter().filter(|seat| is_of_peer(seat)).count() >= PEER_MAX;
-        if self.seats.len() < CONNECTIONS_MAX && !has_its_share {
+        let is_of_peer = |holder: &Holder| peer.is_some() && holder.peer == peer;
+        let has_its_share = self.holders.iter().filter(|holder| is_of_peer(holder)).count() >= PEER_MAX;
+        if self.holders.len() < CONNECTIONS_MAX && !has_its_share {
             return;
         }
-        let candidates = self.seats.iter().enumerate().filter(|(_, seat)| !has_its_share || is_of_peer(seat));
-        let first = candidates.min_by_key(|(_, seat)| (seat.is_answered, seat.since)).map(|(index, _)| index);
+        let candidates =
+            self.holders.iter().enumerate().filter(|(_, holder)| !has_its_share || is_of_peer(holder));
+        let first =
+            candidates.min_by_key(|(_, holder)| (holder.is_answered, holder.since)).map(|(index, _)| index);
         if let Some(index) = first {
             // The task that dropped the other end is ending already.
-            let _ = self.seats.swap_remove(index).lost.send(());
+            let _ = self.holders.swap_remove(index).lost.send(());
         }
     }
 }
@@ -99,8 +101,8 @@ impl Place {
         let mut taken = self.places.lock();
         taken.now += 1;
         let now = taken.now;
-        if let Some(seat) = taken.seats.iter_mut().find(|seat| seat.number == self.number) {
-            (seat.is_answered, seat.since) = (true, now);
+        if let Some(holder) = taken.holders.iter_mut().find(|holder| holder.number == self.number) {
+            (holder.is_answered, holder.since) = (true, now);
         }
     }
 
@@ -113,7 +115,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.lock().seats.retain(|seat| seat.number != self.number);
+        self.places.lock().holders.retain(|holder| holder.number != self.number);
     }
 }
 

@@ -247,12 +247,12 @@ mod tests {
     fn a_listeners_own_gives_way() {
         let scene = Scene::new();
         let sessions = [0, 1, 1].map(|listener| scene.sit_at("192.0.2.1", listener));
-        for ((seat, _), idle) in sessions.iter().zip([1, 5, 3]) {
-            seat.note_for_test(Some(scene.began + idle * SECOND));
+        for ((probe, _), idle) in sessions.iter().zip([1, 5, 3]) {
+            probe.note_for_test(Some(scene.began + idle * SECOND));
         }
         let now = scene.began + 20 * SECOND;
         assert!(scene.eviction.make_room(Wanted::Place, Some(Group::Listener(1)), now));
-        let left = sessions.each_ref().map(|(seat, _)| seat.is_asked_to_leave());
+        let left = sessions.each_ref().map(|(probe, _)| probe.is_asked_to_leave());
         assert_eq!((left, scene.admission.total()), ([false, false, true], 2));
         assert!(
             !scene.eviction.make_room(Wanted::Place, Some(Group::Listener(2)), now),

@@ -58,8 +58,6 @@ mod failover;
 mod fairness;
 /// The whole path, end to end, with clients and backends of other projects.
 mod first_light;
-/// Several nodes with one `tls.ticket_secret`: a ticket from one node resumes on another.
-mod fleet;
 /// Too many messages, too large messages, clients that leave in the middle.
 mod floods;
 /// Octets on an Internet port that are not TLS, or old TLS, or half a handshake.
@@ -172,6 +170,8 @@ mod seeing;
 mod servers;
 /// Connections to a backend that all clients share: one client's queries on them affect no other client.
 mod shared_connections;
+/// Several nodes with one `tls.ticket_secret`: a ticket from one node resumes on another.
+mod shared_tickets;
 /// The test harness itself: namespaces, backends and capture do what the other modules assume.
 mod stage;
 /// Clients that hold a connection and send or read nothing.

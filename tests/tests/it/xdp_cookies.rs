@@ -56,7 +56,8 @@ fn with_listener(test: &str, body: fn()) {
 
 fn lab(test: &str) -> Lab {
     ip("address add 2001:db8::1/64 dev here nodad");
-    Lab::open_followed(test, &settings(Gate::Drop), &[(tail_calls::COOKIE, PROGRAM_COOKIE)]).expect("root")
+    Lab::open_with_tail_calls(test, &settings(Gate::Drop), &[(tail_calls::COOKIE, PROGRAM_COOKIE)])
+        .expect("root")
 }
 
 /// Goal: a SYN to a listener becomes a lawful SYN-ACK, never longer than it was: addresses and ports swapped, both

@@ -79,7 +79,8 @@ fn each_client_and_reason_is_said_once() {
             udp_on_dot: gates.udp_on_dot,
             ..limits
         };
-        let Some(mut lab) = Lab::open_followed("each_client_and_reason_is_said_once", &gated, FOLLOWERS)
+        let Some(mut lab) =
+            Lab::open_with_tail_calls("each_client_and_reason_is_said_once", &gated, FOLLOWERS)
         else {
             return;
         };
@@ -120,7 +121,7 @@ fn each_client_and_reason_is_said_once() {
 fn bans_and_budgets_are_said_and_an_operators_list_is_not() {
     let test = "bans_and_budgets_are_said_and_an_operators_list_is_not";
     let settings = Settings { bans: 1, spent: 1, deny: 1, ..settings(Gate::Drop) };
-    let Some(mut lab) = Lab::open_followed(test, &settings, FOLLOWERS) else { return };
+    let Some(mut lab) = Lab::open_with_tail_calls(test, &settings, FOLLOWERS) else { return };
     lab.ban(address("198.51.100.1"), &Ban { until_ns: u64::MAX, bits: 32, ..Ban::default() });
     lab.spend(address("198.51.100.2"), u64::MAX);
     lab.deny(address("198.51.100.3"), 32);
@@ -151,7 +152,8 @@ fn bans_and_budgets_are_said_and_an_operators_list_is_not() {
 #[test]
 fn many_clients_are_few_notices() {
     let settings = Settings { bans: 1, ..settings(Gate::Drop) };
-    let Some(mut lab) = Lab::open_followed("many_clients_are_few_notices", &settings, FOLLOWERS) else {
+    let Some(mut lab) = Lab::open_with_tail_calls("many_clients_are_few_notices", &settings, FOLLOWERS)
+    else {
         return;
     };
     let datagram = |number: u32| {
@@ -180,7 +182,8 @@ fn many_clients_are_few_notices() {
 #[test]
 fn a_full_ring_counts_what_it_lost() {
     let settings = settings(Gate::Drop);
-    let Some(mut lab) = Lab::open_followed("a_full_ring_counts_what_it_lost", &settings, FOLLOWERS) else {
+    let Some(mut lab) = Lab::open_with_tail_calls("a_full_ring_counts_what_it_lost", &settings, FOLLOWERS)
+    else {
         return;
     };
     let refuse = |lab: &mut Lab, number: u32| {
@@ -205,11 +208,11 @@ fn a_full_ring_counts_what_it_lost() {
 /// Goal: with a follower, packets with any arrangement of headers are treated as without one. Method: both, frame by
 /// frame, compared with the resulting frame.
 #[test]
-fn followers_change_nothing() {
+fn tail_calls_change_nothing() {
     for gate in [Gate::Drop, Gate::Reset, Gate::Count] {
-        let test = "followers_change_nothing";
+        let test = "tail_calls_change_nothing";
         let Some(mut alone) = Lab::open(test, &settings(gate)) else { return };
-        let Some(mut followed) = Lab::open_followed(test, &settings(gate), FOLLOWERS) else { return };
+        let Some(mut followed) = Lab::open_with_tail_calls(test, &settings(gate), FOLLOWERS) else { return };
         for (name, shape) in shapes() {
             for build in [
                 Build::tcp(853, SYN, 7, &CLEARTEXT_QUERY),

@@ -35,8 +35,10 @@ const XDP_REDIRECT: u32 = 4;
 #[test]
 fn what_passes_moves() {
     let settings = Settings { over: Over::Count as u8, ..settings(Gate::Count) };
-    let followers = [(tail_calls::NOTICE, PROGRAM_NOTICE), (tail_calls::SPREAD, PROGRAM_SPREAD)];
-    let Some(mut lab) = Lab::open_followed("what_passes_moves", &settings, &followers) else { return };
+    let tail_calls = [(tail_calls::NOTICE, PROGRAM_NOTICE), (tail_calls::SPREAD, PROGRAM_SPREAD)];
+    let Some(mut lab) = Lab::open_with_tail_calls("what_passes_moves", &settings, &tail_calls) else {
+        return;
+    };
     let foreign = Build::tcp(443, SYN, 7, &[]).frame();
     let lie = Build::tcp(853, SYN, 7, &[]).frame().patched(16, &[0, 99]);
     for (name, frame, wanted) in [

@@ -230,8 +230,8 @@ mod tests {
             material[..NAME_OCTETS].copy_from_slice(&genuine[..NAME_OCTETS]);
             Key::from_material(&material).unwrap().seal(b"session").unwrap()
         };
-        let fleet = node(SECRET);
-        assert_eq!(fleet.open_at(&forged(&fleet.seal_at(b"session", START).unwrap()), START), None);
+        let sharing = node(SECRET);
+        assert_eq!(sharing.open_at(&forged(&sharing.seal_at(b"session", START).unwrap()), START), None);
         let own = Key::from_material(&[7; MATERIAL_OCTETS]).unwrap();
         assert_eq!(own.open(&forged(&own.seal(b"session").unwrap())), None);
         let tickets = super::super::Tickets::new(std::path::Path::new(""), ROTATION).unwrap().keys;

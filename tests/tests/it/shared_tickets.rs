@@ -1,4 +1,4 @@
-//! A fleet of nodes with one `tls.ticket_secret`: a ticket from one node resumes on another.
+//! Several nodes with one `tls.ticket_secret`: a ticket from one node resumes on another.
 //!
 //! Before: nodes that do not communicate with each other. After: OpenSSL's client resumes exactly where the secrets are
 //! equal.
@@ -69,7 +69,7 @@ fn resumes(network: &Network, saved: &str) -> bool {
 }
 
 /// Goal: ticket keys rotate by command, on every worker at once: tickets of the previous key still resume, or none of
-/// them if the operator says so; one node cannot change the keys of a fleet, and the verb says what to do instead.
+/// them if the operator says so; one node cannot change keys that it shares, and the verb says what to do instead.
 /// Method: OpenSSL's client with a saved session, before and after each command. Covers: C-241
 #[test]
 fn ticket_keys_rotate_by_command() {
@@ -88,8 +88,8 @@ fn ticket_keys_rotate_by_command() {
     save_session(&network.client, SERVER_V4, &saved, &query);
     assert!(resumes(&network, &saved));
     dotd.stop();
-    let fleet = node(&network, "0123456789abcdef0123456789abcdef0123456789abcdef");
-    let said = fleet.operate(&["tickets", "rotate"]);
+    let sharing = node(&network, "0123456789abcdef0123456789abcdef0123456789abcdef");
+    let said = sharing.operate(&["tickets", "rotate"]);
     assert!(!said.is_success && said.has("write a new one on every node"), "{}", said.text);
 }
 

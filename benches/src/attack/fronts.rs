@@ -3,9 +3,12 @@
 //!
 //! Before: names. After: entries as `peers::stage` starts them. Holds: the order of the table.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use crate::peers::catalog::{CATALOG, DNSDIST, DOTD, Entry, STREAMS};
+use crate::peers::{
+    catalog::{CATALOG, DNSDIST, DOTD, Entry, STREAMS},
+    choose::choose,
+};
 
 /// Entries of the comparison's catalogue that are attacked unchanged.
 const AS_COMPARED: [&str; 8] =
@@ -45,18 +48,7 @@ fn all() -> Vec<&'static Entry> {
 /// # Errors
 /// A name that no front end has.
 pub(super) fn wanted(only: &[String]) -> Result<Vec<&'static Entry>> {
-    let is_meant = |asked: &str, name: &str| {
-        name.strip_prefix(asked).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-    };
-    let all = all();
-    for asked in only {
-        if !all.iter().any(|entry| is_meant(asked, entry.name)) {
-            let names: Vec<&str> = all.iter().map(|entry| entry.name).collect();
-            bail!("--only {asked}: there is {}", names.join(", "));
-        }
-    }
-    let is_wanted = |entry: &&Entry| only.is_empty() || only.iter().any(|asked| is_meant(asked, entry.name));
-    Ok(all.into_iter().filter(is_wanted).collect())
+    choose(only, all(), |entry| entry.name)
 }
 
 #[cfg(test)]

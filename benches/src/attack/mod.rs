@@ -9,9 +9,9 @@ pub mod fronts;
 pub mod report;
 pub mod scene;
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Parser;
 use nix::unistd::Uid;
 
@@ -19,7 +19,7 @@ use crate::peers::{
     machine::{Cores, Machine},
     process::Keeper,
     stage::Programs,
-    write,
+    write_report,
 };
 use report::Report;
 
@@ -85,9 +85,7 @@ pub fn run(options: &Options) -> Result<bool> {
     let report = Report { machine, options: options.clone(), rows, left_out };
     print!("{}", report.text());
     if let Some(folder) = &options.report {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        write(&folder.join("attack.md"), &report.markdown())?;
-        write(&folder.join("attack.json"), &format!("{:#}\n", report.json()))?;
+        write_report(folder, "attack", &report.markdown(), &report.json())?;
         report.draw(&folder.join("attack.svg"))?;
     }
     Ok(!report.rows.is_empty())

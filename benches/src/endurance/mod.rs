@@ -10,9 +10,9 @@ mod changes;
 mod report;
 mod scene;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
 use nix::unistd::Uid;
 
@@ -22,7 +22,7 @@ use crate::{
         machine::{Cores, Machine},
         process::Keeper,
         stage::Programs,
-        write,
+        write_report,
     },
 };
 use report::Report;
@@ -111,9 +111,7 @@ pub fn run(options: &Options) -> Result<bool> {
     let report = Report { machine, options: options.clone(), seen };
     print!("{}", report.text());
     if let Some(folder) = &options.report {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        write(&folder.join("endurance.md"), &report.markdown())?;
-        write(&folder.join("endurance.json"), &format!("{:#}\n", report.json()))?;
+        write_report(folder, "endurance", &report.markdown(), &report.json())?;
     }
     Ok(report.faults().is_empty())
 }

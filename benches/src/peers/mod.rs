@@ -8,6 +8,7 @@
 //! Never: leaves a process or a file outside the report's folder, also after Ctrl-C or a panic.
 
 pub(crate) mod catalog;
+pub(crate) mod choose;
 mod goals;
 pub(crate) mod idle;
 pub(crate) mod machine;
@@ -24,9 +25,10 @@ mod workloads;
 
 pub use options::Options;
 
-use std::{fs, net::Ipv4Addr};
+use std::{fs, net::Ipv4Addr, path::Path};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use catalog::Backend;
 use machine::{Cores, Machine};
@@ -66,9 +68,7 @@ pub fn run(options: &Options) -> Result<bool> {
     let report = Report { machine, pace: options.pace(), peers: told, left_out, idle, runs, calls };
     print!("{}", text::tables(&report));
     if let Some(folder) = &options.report {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        write(&folder.join("peers.md"), &markdown::report(&report))?;
-        write(&folder.join("peers.json"), &format!("{:#}\n", report.json()))?;
+        write_report(folder, "peers", &markdown::report(&report), &report.json())?;
         pictures::draw(&report, folder)?;
     }
     Ok(report.is_clean())
@@ -81,7 +81,14 @@ fn backends(works: &[&workloads::Work]) -> Vec<Backend> {
     backends
 }
 
-pub(crate) fn write(path: &std::path::Path, text: &str) -> Result<()> {
+/// Writes a report as NAME.md and NAME.json into a folder, which it makes.
+pub(crate) fn write_report(folder: &Path, name: &str, markdown: &str, json: &Value) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    write(&folder.join(format!("{name}.md")), markdown)?;
+    write(&folder.join(format!("{name}.json")), &format!("{json:#}\n"))
+}
+
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     println!("written: {}", path.display());
     Ok(())

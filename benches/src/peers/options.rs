@@ -9,6 +9,7 @@ use clap::Parser;
 
 use super::{
     catalog::{CATALOG, Entry},
+    choose::choose,
     stage::Programs,
     workloads::{WORK, Work},
 };
@@ -104,19 +105,7 @@ impl Options {
     /// # Errors
     /// A name that no peer has.
     pub(crate) fn wanted(&self) -> Result<Vec<&'static Entry>> {
-        let is_meant = |asked: &str, name: &str| {
-            name.strip_prefix(asked).is_some_and(|rest| matches!(rest.chars().next(), None | Some('-')))
-        };
-        for asked in &self.only {
-            if !CATALOG.iter().any(|entry| is_meant(asked, entry.name)) {
-                let names: Vec<&str> = CATALOG.iter().map(|entry| entry.name).collect();
-                bail!("--only {asked}: no peer has this name; they are {}", names.join(", "));
-            }
-        }
-        let is_wanted = |entry: &&Entry| {
-            self.only.is_empty() || self.only.iter().any(|asked| is_meant(asked, entry.name))
-        };
-        Ok(CATALOG.iter().filter(is_wanted).collect())
+        choose(&self.only, CATALOG, |entry| entry.name)
     }
 }
 

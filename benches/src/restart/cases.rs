@@ -4,10 +4,13 @@
 //! Holds: what each front end's manual says: stunnel reads its config again at HUP; HAProxy's master starts another worker at
 //! USR2, and becomes the installed program on the way; dnsdist has neither. Never: starts anything.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use nix::sys::signal::Signal;
 
-use crate::peers::catalog::{DNSDIST, DOTD, Entry, Program, STREAMS};
+use crate::peers::{
+    catalog::{DNSDIST, DOTD, Entry, Program, STREAMS},
+    choose::choose,
+};
 
 /// A change that an operator makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,11 +88,7 @@ const CASES: &[Case] = &[
 /// # Errors
 /// A name that no front end has.
 pub(super) fn wanted(only: &[String]) -> Result<Vec<&'static Case>> {
-    if let Some(unknown) = only.iter().find(|name| !CASES.iter().any(|case| case.entry.name == **name)) {
-        bail!("--only {unknown}: there are stunnel, haproxy, dnsdist, dotd");
-    }
-    let is_wanted = |case: &&Case| only.is_empty() || only.iter().any(|name| name == case.entry.name);
-    Ok(CASES.iter().filter(is_wanted).collect())
+    choose(only, CASES, |case| case.entry.name)
 }
 
 #[cfg(test)]

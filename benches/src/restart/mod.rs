@@ -9,9 +9,9 @@ mod cases;
 mod report;
 mod scene;
 
-use std::{fs, net::Ipv4Addr, path::PathBuf};
+use std::{net::Ipv4Addr, path::PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 
 use crate::peers::{
@@ -19,7 +19,7 @@ use crate::peers::{
     machine::{self, Cores, Machine},
     process::Keeper,
     stage::{Programs, Stage},
-    write,
+    write_report,
 };
 use report::Report;
 
@@ -87,9 +87,7 @@ pub fn run(options: &Options) -> Result<bool> {
     let report = Report { machine, options: options.clone(), rows, left_out };
     print!("{}", report.text());
     if let Some(folder) = &options.report {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        write(&folder.join("restart.md"), &report.markdown())?;
-        write(&folder.join("restart.json"), &format!("{:#}\n", report.json()))?;
+        write_report(folder, "restart", &report.markdown(), &report.json())?;
     }
     Ok(!report.rows.is_empty())
 }

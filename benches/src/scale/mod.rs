@@ -7,9 +7,9 @@
 pub mod report;
 pub mod steps;
 
-use std::{fs, net::Ipv4Addr, path::PathBuf};
+use std::{net::Ipv4Addr, path::PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
 use nix::sys::resource::{Resource, getrlimit};
 
@@ -18,7 +18,7 @@ use crate::peers::{
     machine::{self, Cores, Machine},
     process::Keeper,
     stage::{Programs, Stage},
-    write,
+    write_report,
 };
 use report::Report;
 
@@ -103,10 +103,8 @@ pub fn run(options: &Options) -> Result<bool> {
     let report = Report { machine, seconds: options.seconds, points, left_out };
     print!("{}", report.text());
     if let Some(folder) = &options.report {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        write_report(folder, "scale", &report.markdown(), &report.json())?;
         report.draw(folder)?;
-        write(&folder.join("scale.md"), &report.markdown())?;
-        write(&folder.join("scale.json"), &format!("{:#}\n", report.json()))?;
     }
     Ok(report.points.iter().all(|point| point.faults == 0))
 }

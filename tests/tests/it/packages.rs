@@ -24,8 +24,17 @@ fn root() -> &'static Path {
 
 /// The packages of this build, each under the end of its name; made once for all tests.
 static PACKAGES: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
-    // Cargo's own folder for this: a static value is never dropped, and would leave a folder of /tmp behind.
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("packages");
+    // Cargo's own folder for this: a static value is never dropped, and would leave a folder of /tmp behind. Each run has a folder of its
+    // own in it, so that two runs do not disturb each other, and removes those of runs that have ended.
+    let all = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    for entry in fs::read_dir(all).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let run = name.to_str().and_then(|name| name.strip_prefix("packages-"));
+        if run.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    let folder = all.join(format!("packages-{}", std::process::id()));
     let _ = fs::remove_dir_all(&folder);
     pack(&folder)
 });

@@ -1,6 +1,6 @@
 //! `[misuse]`: actions that a misuse cannot have, bans that nothing would enforce, and names that are no domain names.
 //!
-//! Before: types and ranges fit. After: `policy` can count by it.
+//! Before: types and ranges fit. After: `policy` can use it.
 //! Never: asks whether XDP runs.
 
 use std::collections::HashSet;

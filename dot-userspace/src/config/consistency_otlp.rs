@@ -1,6 +1,6 @@
-//! `[otlp]`: a collector that cannot be reached, or that would get spans in clear without being asked for; keys without effect.
+//! `[otlp]`: a collector that cannot be reached, or that would get spans in clear without permission; keys without effect.
 //!
-//! Before: types fit. After: `start::otlp` can export by it. Never: asks whether the collector is there.
+//! Before: types fit. After: `start::otlp` can export by it. Never: connects to the collector.
 
 use super::{Config, Mistake, limit, source::Source};
 

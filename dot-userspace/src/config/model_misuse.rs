@@ -1,4 +1,4 @@
-//! The shape of `[misuse]` in `dotd.toml`: what clients and domains may do before something is done about it.
+//! The shape of `[misuse]` in `dotd.toml`: the limits for clients and domains, and the actions above them.
 //!
 //! Before: `config::load` has the file's text. After: `config::consistency_misuse`, then the `policy` module alone.
 //! Never: counts a query.
@@ -13,21 +13,21 @@ use super::duration;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Misuse {
-    /// What is counted belongs to one window of this length.
+    /// The length of a window, in which everything is counted.
     #[serde(with = "duration")]
     pub window: Duration,
-    /// How long an action lasts after its reason was last found.
+    /// Time that an action lasts after its reason was last found.
     #[serde(with = "duration")]
     pub hold: Duration,
     /// Domains below which nothing is judged by its names.
     pub ignore: Vec<String>,
-    /// Messages a second of a client whose queries are delayed.
+    /// Messages a second of a delayed client.
     pub delayed_per_second: u32,
     /// Floods of random names below a domain.
     pub random_names: MisuseAction,
-    /// Different names below a domain in a window, from which on it may be flooded.
+    /// Fewest different names below a flooded domain in a window.
     pub random_names_min: u32,
-    /// Percentage of answers without data from which on it is.
+    /// Smallest percentage of answers without data of a flooded domain.
     pub random_names_missing_percent: u8,
     /// New names that backends get in a window below a flooded domain.
     pub random_names_budget: u32,
@@ -39,7 +39,7 @@ pub struct Misuse {
     pub tunnel_answer_octets: u32,
     /// Clients whose answers are failures.
     pub failures: MisuseAction,
-    /// Answers of a client in a window from which on they are judged.
+    /// Fewest answers of a client in a window that are judged.
     pub failures_min: u32,
     /// Percentage of NXDOMAIN and SERVFAIL among them.
     pub failures_percent: u8,
@@ -53,7 +53,7 @@ pub struct Misuse {
     pub answer_octets_max: u32,
 }
 
-/// What is done about a misuse, from the least to the most.
+/// The action for a misuse, from the mildest to the strictest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MisuseAction {
@@ -62,20 +62,20 @@ pub enum MisuseAction {
     Off,
     /// It is counted and shown.
     Count,
-    /// The client has to wait over connections; its datagrams are told to come over TCP.
+    /// Messages over connections wait; datagrams get TC=1.
     Delay,
-    /// Datagrams are told to come over TCP.
+    /// Datagrams get TC=1, so that the client comes over TCP.
     Truncate,
     /// Queries are REFUSED.
     Refuse,
-    /// The session ends; datagrams are told to come over TCP.
+    /// The session ends; datagrams get TC=1.
     Close,
     /// The same, and the kernel half refuses the client's next connections for `xdp.limit.ban_seconds`.
     Ban,
 }
 
 impl MisuseAction {
-    /// As the config and `dotd misuse` say it.
+    /// Its name in the config and in `dotd misuse`.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {

@@ -25,7 +25,7 @@ pub struct Otlp {
     pub names: bool,
     /// The name of this dotd (`service.name`).
     pub service_name: String,
-    /// The EDNS option by which backends hear of trace and span; 0: none.
+    /// The EDNS option that gives backends trace and span; 0: none.
     pub traceparent_option: u16,
     /// Whether histograms of queries in `/metrics` name the trace of a query in each bucket.
     pub exemplars: bool,

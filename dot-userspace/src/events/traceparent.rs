@@ -1,4 +1,4 @@
-//! The trace and the span of a query whose client is traced for an OpenTelemetry collector, for the backend to go on with.
+//! The trace and the span of a query whose client is traced for an OpenTelemetry collector, so that the backend can continue them.
 //!
 //! Before: a query was read, and a trace wants backends to know its span. After: the query's OPT has an option with both numbers.
 //! Holds: the span of the query that this thread handles now. Never: costs more than a branch while there is no trace.
@@ -26,7 +26,7 @@ pub const OPTION_OCTETS: usize = 30;
 const CONTENT_OCTETS: u16 = 26;
 
 thread_local! {
-    /// Unguessable for others, so that numbers of several processes differ.
+    /// Cannot be guessed, so that numbers of several processes differ.
     static RANDOM: RandomState = RandomState::new();
     static DRAWN: Cell<u64> = const { Cell::new(0) };
     /// The option of the query that is handled now.
@@ -34,7 +34,7 @@ thread_local! {
 }
 
 impl SpanIds {
-    /// Numbers that no other span has.
+    /// New numbers.
     #[must_use]
     pub fn draw() -> Self {
         let number = || {
@@ -57,14 +57,14 @@ impl SpanIds {
     }
 }
 
-/// The query that is handled now has this span, of which its backend is to hear by an option with this code.
+/// The query that is handled now has this span; its backend gets it in an option with this code.
 pub(super) fn begin(code: u16) -> SpanIds {
     let ids = SpanIds::draw();
     CURRENT.set(Some(ids.option(code)));
     ids
 }
 
-/// The query has its fate, or is on its way.
+/// The query has ended, or is on its way to a backend.
 #[inline]
 pub fn query_is_over() {
     if is_tracing() {

@@ -1,9 +1,9 @@
-//! Has what clients ask judged as misuse, and does what the config says about it.
+//! Has messages, queries and answers of clients judged as misuse, and carries out the action in the config.
 //!
-//! Before: a message was read, the cache has no answer, or a response is written. After: the client has its answer as ever, or
-//! waits, is sent to TCP, gets REFUSED, or its session ends; each verdict is counted by its kind and by what was done.
+//! Before: a message was read, the cache has no answer, or a response is written. After: the client gets its answer, or
+//! waits, is sent to TCP, gets REFUSED, or its session ends; each verdict is counted by its kind and its action.
 //! Holds: the counts of `policy::Misuse`, and the schedule of clients that have to wait.
-//! Never: costs more than a branch while nothing is looked for; ends or bans anything for datagrams, whose address may be forged.
+//! Never: costs more than a branch while every kind is off; ends or bans anything for datagrams, whose address may be forged.
 
 use std::{
     cell::{Cell, RefCell},
@@ -25,18 +25,18 @@ use crate::{
     policy::{Misuse, MisuseKind, Suspect, Verdict},
 };
 
-/// Longest wait of a message, however many of its client wait.
+/// Longest wait of a message, however many messages of its client wait.
 const WAIT_MAX: Duration = Duration::from_secs(1);
-/// Seconds from one line about a kind to the next.
+/// Seconds between two log lines about a kind.
 const LINE_SECONDS: u32 = 10;
 
-/// What one worker looks for.
+/// The search of one worker for misuse.
 pub(super) struct Watch {
     is_on: Cell<bool>,
     misuse: RefCell<Option<Box<Misuse>>>,
     began: Instant,
     delayed: Rates,
-    /// By kind: the second of its next line.
+    /// By kind: the second of its next log line.
     next_lines: [Cell<u32>; MisuseKind::ALL.len()],
 }
 
@@ -55,39 +55,39 @@ impl Default for Watch {
 /// One misuse, as an operator sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MisuseRow {
-    /// What it is, by its key in `[misuse]`.
+    /// Its kind, by the key in `[misuse]`.
     pub kind: String,
-    /// What is done about it.
+    /// The action.
     pub action: String,
-    /// Whose it is; absent: many clients'.
+    /// The client; absent: many clients take part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    /// The registered domain that it is about, if it is about one.
+    /// The registered domain, if one is involved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
     /// The worker that found it.
     pub worker: usize,
-    /// Since it was found.
+    /// Seconds since it was found.
     pub found_seconds: u64,
-    /// Until it is forgotten, unless it goes on.
+    /// Seconds until it is forgotten, unless it continues.
     pub seconds_left: u64,
-    /// Queries and messages since.
+    /// Queries and messages since then.
     pub hits: u64,
 }
 
-/// What happens to a query or a message.
+/// The treatment of a query or a message.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Misused {
     /// It is REFUSED.
     pub(super) refusal: Option<Refusal>,
     /// It is dropped, and its session ends.
     pub(super) end: Option<SessionEnd>,
-    /// It is told to come over TCP.
+    /// It gets TC=1, so that the client comes over TCP.
     pub(super) is_sent_to_tcp: bool,
 }
 
 impl WorkerShared {
-    /// Looks for misuse by this config from now on. What was counted is kept if it is the same.
+    /// Looks for misuse by this config from now on. The counts stay if the config is the same.
     pub fn watch_misuse(&self, config: &config::Misuse) {
         let mut misuse = self.misuse.misuse.borrow_mut();
         if misuse.as_ref().is_none_or(|misuse| misuse.limits() != config) {
@@ -122,7 +122,7 @@ impl WorkerShared {
         rows.collect()
     }
 
-    /// Judges a message of `client`; `tell` hears what happens, and the reason if it is refused.
+    /// Judges a message of `client`; `tell` is called with the treatment, and the reason if it is refused.
     #[inline]
     pub(super) fn judge_message(
         &self,
@@ -182,7 +182,7 @@ impl WorkerShared {
         ClientPrefix::of(client, v4, v6)
     }
 
-    /// Counts a verdict and tells it; what it means for a query or a message.
+    /// Counts a verdict and reports it. Returns the treatment.
     fn act_on_misuse(
         &self,
         verdict: Verdict,
@@ -221,7 +221,7 @@ impl WorkerShared {
         misused
     }
 
-    /// Counts a misuse that was not known, and writes a line; without client and name, which are for those who ask.
+    /// Counts a new misuse and writes a log line, without client and name: an operator must ask for these.
     fn note_found(&self, verdict: Verdict) {
         self.counters.add(Counter::MisuseFound, 1);
         let (second, kind) = (self.misuse.second(), verdict.kind);
@@ -245,7 +245,7 @@ impl Watch {
     }
 }
 
-/// Whether misuse keeps a query from the backends, which the cache does not answer; its client has been told then.
+/// Whether misuse keeps a query that the cache does not answer from the backends; its client has a response then.
 #[inline]
 pub(super) fn is_held_back(shared: &WorkerShared, message: &[u8], query: &Query, asker: &impl Asker) -> bool {
     shared.misuse.is_on.get() && query.opcode == 0 && holds_back(shared, message, query, asker)

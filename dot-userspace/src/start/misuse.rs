@@ -1,4 +1,4 @@
-//! Asks every worker what it finds to be misuse, for `dotd misuse`.
+//! Asks every worker for the misuses that it has found, for `dotd misuse`.
 //!
 //! Before: an operator runs `dotd misuse`. After: each worker says what it has found.
 //! Never: waits: `control` does.
@@ -9,7 +9,7 @@ use super::process::Process;
 use crate::{config::MisuseAction, control::Misusing};
 
 impl Process {
-    /// The workers have been asked; nothing where none runs yet.
+    /// Asks the workers. The result is empty while none runs.
     pub(super) fn ask_for_misuse(&self) -> Misusing {
         let actions = self.config().misuse.actions();
         let is_on = actions.into_iter().any(|(_, action)| action != MisuseAction::Off);

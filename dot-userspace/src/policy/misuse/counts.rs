@@ -1,7 +1,7 @@
-//! What is counted of a domain, of a client's names below a domain, and of a client; and when it is too much.
+//! The counts of a domain, of a client's names below a domain, and of a client, with their limits.
 //!
 //! Before: a query that goes to a backend, a message, an answer. After: `mod.rs` knows whether it is misuse.
-//! Holds: the counts of one window. Never: holds a name, or knows what is done about it.
+//! Holds: the counts of one window. Never: holds a name, or chooses an action.
 
 use super::{
     Kind,
@@ -9,13 +9,13 @@ use super::{
 };
 use crate::config::Misuse;
 
-/// Octets of the labels in front of a domain from which on they may carry something: shorter ones are words.
+/// Fewest octets of the labels in front of a domain that may carry data: shorter ones are words.
 const CARRIER_OCTETS_MIN: usize = 28;
-/// Bits for each octet of such labels. 3.0: Base32 and Base128 have more than 4, hexadecimal 3.5; names that repeat few signs, as
-/// lists of digits do, have fewer.
+/// Bits for each octet of such labels. 3.0: Base32 and Base128 have more than 4, hexadecimal 3.5; names of few different characters,
+/// such as lists of digits, have fewer.
 const CARRIER_BITS_MIN: f32 = 3.0;
 
-/// Of a domain, over all clients.
+/// The counts of a domain, over all clients.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Domain {
     answered: u32,
@@ -23,7 +23,7 @@ pub(super) struct Domain {
     /// New names that passed while it was flooded.
     passed: u32,
     asked: Names,
-    /// Names that are there: they outlast a window, so that a flood does not cut off those that were known before it.
+    /// Names that exist. They outlast a window, so that a flood does not cut off names that were known before it.
     there: Names,
 }
 
@@ -42,7 +42,7 @@ impl Domain {
         self.answered > 0 && is_missing && self.asked.count() >= limits.random_names_min
     }
 
-    /// Whether a query goes to a backend while the domain is flooded: its name is known, or there is some of the budget left.
+    /// Whether a query goes to a backend while the domain is flooded: its name exists, or some of the budget is left.
     pub(super) fn passes(&mut self, name: u64, limits: &Misuse) -> bool {
         if self.there.has(name) {
             return true;
@@ -51,7 +51,7 @@ impl Domain {
         self.passed <= limits.random_names_budget
     }
 
-    /// Notes an outcome. A name that is known to be there counts once: many queries for it must not hide a flood beside them.
+    /// Notes an outcome. A name that exists counts once: many queries for it must not hide a flood beside them.
     pub(super) fn answer(&mut self, name: u64, is_missing: bool) {
         let is_new = is_missing || self.there.note(name);
         self.answered = self.answered.saturating_add(u32::from(is_new));
@@ -59,7 +59,7 @@ impl Domain {
     }
 }
 
-/// Of one client's names below a domain.
+/// The counts of one client's names below a domain.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Carried {
     names: u32,
@@ -82,13 +82,13 @@ impl Carried {
         self.names >= limits.tunnel_name_octets || self.answers >= limits.tunnel_answer_octets
     }
 
-    /// Notes an answer of a type that can carry something.
+    /// Notes an answer of a type that can carry data.
     pub(super) fn answer(&mut self, octets: usize) {
         self.answers = self.answers.saturating_add(u32::try_from(octets).unwrap_or_default());
     }
 }
 
-/// Whether labels are long and varied enough to carry something.
+/// Whether labels are long and varied enough to carry data.
 fn may_carry(labels: &[u8]) -> bool {
     labels.len() >= CARRIER_OCTETS_MIN && bits_per_octet(labels) >= CARRIER_BITS_MIN
 }
@@ -106,20 +106,20 @@ fn bits_per_octet(octets: &[u8]) -> f32 {
     counts.iter().filter(|count| **count > 0).map(of).sum::<f32>() / all
 }
 
-/// Whether answers of this type can carry many octets that no client needs to know beforehand: NULL, TXT, KEY, SRV, MX, CNAME, and the
+/// Whether answers of this type can carry many octets that the client does not know beforehand: NULL, TXT, KEY, SRV, MX, CNAME, and the
 /// private type that iodine uses.
 pub(super) fn is_carrier(qtype: u16) -> bool {
     matches!(qtype, 5 | 10 | 15 | 16 | 25 | 33 | 65_399)
 }
 
-/// Of a client.
+/// The counts of a client.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Client {
     messages: u32,
     answers: u32,
     failures: u32,
     octets: u64,
-    /// By kind: until when something is done about it for this reason.
+    /// By kind: the second at which the action for this reason ends.
     until: [u32; Kind::ALL.len()],
 }
 
@@ -130,25 +130,25 @@ impl Counts for Client {
 }
 
 impl Client {
-    /// Something is done about it for this reason, until then. `true`: nothing was.
+    /// An action for this reason applies to it until then. `true`: none did.
     pub(super) fn hold(&mut self, kind: Kind, second: u32, until: u32) -> bool {
         let is_new = !self.is_held(kind, second);
         self.until.get_mut(kind as usize).into_iter().for_each(|held| *held = until);
         is_new
     }
 
-    /// Something is done about it for this reason now.
+    /// Whether an action for this reason applies to it now.
     pub(super) fn is_held(&self, kind: Kind, second: u32) -> bool {
         self.until.get(kind as usize).is_some_and(|until| *until > second)
     }
 
-    /// Notes a message. `true`: they are too many.
+    /// Notes a message. `true`: there are too many.
     pub(super) fn message(&mut self, limits: &Misuse) -> bool {
         self.messages = self.messages.saturating_add(1);
         self.messages > limits.queries_max
     }
 
-    /// Notes an answer: whether too many were failures, and whether they are too long together.
+    /// Notes an answer. Returns whether too many answers were failures, and whether all of them together are too long.
     pub(super) fn answer(&mut self, octets: usize, is_failure: bool, limits: &Misuse) -> (bool, bool) {
         self.answers = self.answers.saturating_add(1);
         self.failures = self.failures.saturating_add(u32::from(is_failure));
@@ -164,7 +164,7 @@ impl Client {
 mod tests {
     use super::*;
 
-    /// Goal: names of tunnels carry something; words, short names and long names of few signs do not.
+    /// Goal: names of tunnels carry data; words, short names and long names of few different characters do not.
     #[test]
     fn names_of_tunnels_are_told_from_words() {
         for (labels, carries) in [

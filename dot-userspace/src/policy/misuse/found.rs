@@ -1,30 +1,30 @@
 //! The misuses that are found now, for operators.
 //!
-//! Before: a domain or a client did too much. After: `dotd misuse` shows it.
-//! Holds: at most [`FOUND_MAX`]; one that is over gives way, and one for which there is no room is only counted.
-//! Never: outlives the process, or stands in a log.
+//! Before: a domain or a client is above a limit. After: `dotd misuse` shows it.
+//! Holds: at most [`FOUND_MAX`]. A new one takes the place of one that has ended; without a place it is only counted.
+//! Never: outlives the process, or is written to a log.
 
 use dot_common::prefix::ClientPrefix;
 
 use super::Kind;
 
-/// Misuses that are shown of each worker.
+/// Most misuses of each worker that are shown.
 const FOUND_MAX: usize = 64;
 
 /// One misuse.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// Whose it is; `None`: many clients'.
+    /// The client. `None`: many clients take part.
     pub client: Option<ClientPrefix>,
-    /// The registered domain in wire format; empty: it is about none.
+    /// The registered domain in wire format; empty: no domain is involved.
     pub domain: Box<[u8]>,
     /// The second at which it was found.
     pub since: u32,
     /// The second at which it is forgotten.
     pub until: u32,
-    /// Queries and messages since.
+    /// Queries and messages since it was found.
     pub hits: u64,
     key: u64,
 }
@@ -33,7 +33,7 @@ pub struct Found {
 #[derive(Default)]
 pub(super) struct Findings(Vec<Found>);
 
-/// What is found, and by which key.
+/// A misuse, and the key of its row.
 pub(super) struct Finding<'n> {
     pub(super) kind: Kind,
     pub(super) key: u64,
@@ -42,7 +42,7 @@ pub(super) struct Finding<'n> {
 }
 
 impl Findings {
-    /// Notes one, or that it goes on until `until`. One that is over begins anew.
+    /// Notes one, or that it continues until `until`. One that has ended begins again.
     pub(super) fn note(&mut self, finding: &Finding<'_>, now: u32, until: u32) {
         let Finding { kind, key, client, domain } = *finding;
         let known = self.0.iter().position(|found| (found.kind, found.key) == (kind, key));
@@ -59,14 +59,14 @@ impl Findings {
         }
     }
 
-    /// Counts a query or a message of one.
+    /// Counts a query or a message of a misuse.
     pub(super) fn hit(&mut self, kind: Kind, key: u64) {
         if let Some(found) = self.0.iter_mut().find(|found| (found.kind, found.key) == (kind, key)) {
             found.hits = found.hits.saturating_add(1);
         }
     }
 
-    /// Those that are not over.
+    /// The misuses that have not ended.
     pub(super) fn now(&self, second: u32) -> impl Iterator<Item = &Found> {
         self.0.iter().filter(move |found| found.until > second)
     }

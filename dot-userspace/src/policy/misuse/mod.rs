@@ -2,7 +2,7 @@
 //!
 //! Before: a worker has a message, a query that the cache does not answer, or an answer. After: a verdict, which `session` acts on
 //! and counts.
-//! Holds: up to three tables of fixed size for each worker, and those only that the config needs: domains (1.2 MiB), clients with
+//! Holds: up to three tables of fixed size for each worker, only those that the config needs: domains (1.2 MiB), clients with
 //! domains (0.7 MiB), clients (0.3 MiB).
 //! Never: allocates for a query, except once for each misuse that is found; shares anything with another worker.
 
@@ -30,7 +30,7 @@ use crate::{
     ledger::{Counter, Disposal},
 };
 
-/// What a misuse is.
+/// A kind of misuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A flood of random names below a domain.
@@ -75,35 +75,35 @@ impl Kind {
     }
 }
 
-/// What is to be done about a query or a message, and why.
+/// The action for a query or a message, and its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Why.
+    /// The reason.
     pub kind: Kind,
-    /// What.
+    /// The action.
     pub action: MisuseAction,
-    /// It was found by this.
+    /// This query or message showed the misuse.
     pub is_new: bool,
 }
 
-/// A client, and how it asks. The address of a datagram may be forged: what datagrams do counts against datagrams alone, and what
-/// sessions do against both.
+/// A client, and its transport. The address of a datagram may be forged, so datagrams count against datagrams alone, and sessions
+/// against both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suspect {
     /// The client.
     pub client: ClientPrefix,
-    /// Whether it asks by datagrams.
+    /// Whether its queries come in datagrams.
     pub is_datagram: bool,
 }
 
 impl Suspect {
-    /// The same client by its sessions, if this is by datagrams.
+    /// The same client as its sessions are counted, if this one is by datagrams.
     fn in_sessions(self) -> Option<Self> {
         self.is_datagram.then_some(Self { is_datagram: false, ..self })
     }
 }
 
-/// What one worker counts.
+/// The counts of one worker.
 pub struct Misuse {
     limits: config::Misuse,
     window_seconds: u32,
@@ -117,7 +117,7 @@ pub struct Misuse {
 }
 
 impl Misuse {
-    /// Counts by this config. `None`: nothing is looked for.
+    /// Counts by this config. `None`: every kind is off.
     #[must_use]
     pub fn new(limits: &config::Misuse) -> Option<Self> {
         let is_on = |action: MisuseAction| action != MisuseAction::Off;
@@ -133,7 +133,7 @@ impl Misuse {
             ignored: ignored.collect(),
             domains: is_on(limits.random_names).then(Table::default),
             carried: is_on(limits.tunnel).then(Table::default),
-            // A tunnel's client that is delayed is known there.
+            // That table also knows the delayed client of a tunnel.
             clients: (of_clients || limits.tunnel == MisuseAction::Delay).then(Table::default),
             findings: Findings::default(),
             limits: limits.clone(),
@@ -162,7 +162,7 @@ impl Misuse {
         Some(Verdict { kind, action: self.action(kind), is_new })
     }
 
-    /// The kind for which most is done about a client now, and the key of its row.
+    /// The kind with the strictest action that applies to a client now, and the key of its row.
     fn judged(&mut self, suspect: Suspect, now: Now) -> Option<(Kind, u64)> {
         let mut judged = None;
         for suspect in [Some(suspect), suspect.in_sessions()].into_iter().flatten() {
@@ -239,7 +239,7 @@ impl Misuse {
         Some(Verdict { kind, action, is_new })
     }
 
-    /// Notes an answer to a client. Returns what it shows of the client.
+    /// Notes an answer to a client. Returns the misuse that it shows.
     pub fn answered(
         &mut self,
         suspect: Suspect,
@@ -252,7 +252,7 @@ impl Misuse {
         if matches!(disposal, Disposal::Forwarded | Disposal::Failed) {
             self.answered_by_backend(suspect, response, is_failure, second);
         }
-        // SERVFAIL of dotd's own says that backends fail, or that dotd is full.
+        // dotd's own SERVFAIL means that backends fail, or that dotd is full.
         let is_own = matches!(disposal, Disposal::Failed | Disposal::Responded);
         if rcode == ResponseCode::Refused || is_own && rcode == ResponseCode::ServFail {
             return None;
@@ -299,7 +299,7 @@ impl Misuse {
         self.findings.now(second)
     }
 
-    /// What is done about a kind.
+    /// The action for a kind.
     #[must_use]
     pub fn action(&self, kind: Kind) -> MisuseAction {
         action_of(&self.limits, kind)
@@ -344,7 +344,7 @@ fn action_of(limits: &config::Misuse, kind: Kind) -> MisuseAction {
     }
 }
 
-/// Something is done about a client for this reason, for `seconds` from now on. `true`: nothing was for this reason.
+/// An action for this reason applies to a client for `seconds` from now on. `true`: none did.
 fn hold_client(row: &mut Row<Client>, kind: Kind, now: Now, seconds: u32) -> bool {
     row.hold(now, seconds);
     row.counts.hold(kind, now.second, now.second.saturating_add(seconds))

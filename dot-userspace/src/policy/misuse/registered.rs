@@ -1,6 +1,6 @@
-//! Splits a name at the domain that somebody registered: what is in front of it is its owner's alone.
+//! Splits a name at its registered domain: the owner of the domain alone chooses the labels in front of it.
 //!
-//! Before: a name that is asked for. After: what it counts for.
+//! Before: the name in a query. After: the domain for which it counts.
 //! Holds: the public suffix list, as it was when this was built.
 //! Never: allocates; splits names below `arpa`, which are addresses and telephone numbers.
 //!
@@ -19,7 +19,7 @@ pub(super) struct Split<'n> {
     pub(super) domain: &'n [u8],
 }
 
-/// Splits a name. `None`: nobody registered it, as it is a public suffix itself, or below `arpa`.
+/// Splits a name. `None`: it has no registered domain, because it is a public suffix itself, or below `arpa`.
 pub(super) fn split(name: &Labels) -> Option<Split<'_>> {
     let text = name.labels().map(|label| label.get(1..).unwrap_or_default());
     let suffix_octets = psl::List.find(text).len;

@@ -1,23 +1,23 @@
-//! A table of fixed size with what was counted lately for the busiest keys: domains, clients, or both together.
+//! A table of fixed size with recent counts of the busiest keys: domains, clients, or both together.
 //!
-//! Before: a key, a hash with a random seed. After: its row, whose counts are those of the present window.
-//! Holds: rows in sets of four; a key is looked for in one set.
-//! Never: allocates after it was made, or grows with the keys that clients can make up: a newcomer to a full set wears the others
-//! down by one each, so that busy rows stay and none stays for ever.
+//! Before: a key, a hash with a random seed. After: its row, with the counts of the current window.
+//! Holds: rows in sets of four; a key belongs to one set.
+//! Never: allocates after it was made, or grows with keys that clients invent. A new key in a full set lowers the counts of the
+//! others by one each, so that busy rows stay and no row stays for ever.
 
 /// Rows of a set.
 const WAYS: usize = 4;
 /// Sets of a table: 4,096 rows.
 const SETS: usize = 1024;
 
-/// The time in seconds, and the window that it lies in.
+/// The time in seconds, and its window.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now {
     pub(super) second: u32,
     pub(super) window: u32,
 }
 
-/// What a row counts.
+/// The counts of a row.
 pub(super) trait Counts: Copy + Default {
     /// Another window has begun.
     fn begin_window(&mut self);
@@ -29,9 +29,9 @@ pub(super) struct Row<C> {
     /// 0: it is free.
     key: u64,
     window: u32,
-    /// How often it was looked for in this window.
+    /// Number of look-ups in this window.
     asked: u32,
-    /// Until when something is done about it.
+    /// The second at which the last action for it ends.
     held_until: u32,
     pub(super) counts: C,
 }
@@ -56,7 +56,7 @@ impl<C: Counts> Table<C> {
         Some(row)
     }
 
-    /// The row of a key, which it has from now on unless busier ones hold all places.
+    /// The row of a key, which gets one now unless busier keys hold all places.
     pub(super) fn row(&mut self, key: u64, now: Now) -> Option<&mut Row<C>> {
         let (set, key) = self.set(key)?;
         let place = match set.iter().position(|row| row.key == key) {
@@ -85,7 +85,7 @@ impl<C: Counts> Table<C> {
 }
 
 impl<C: Counts> Row<C> {
-    /// How much would be lost with it.
+    /// The loss if it gives way.
     fn worth(&self, now: Now) -> u32 {
         let is_over = self.window != now.window && !self.is_held(now);
         if self.key == 0 || is_over { 0 } else { self.asked.max(1).saturating_add(self.is_held(now).into()) }
@@ -98,12 +98,12 @@ impl<C: Counts> Row<C> {
         }
     }
 
-    /// Something is done about it now.
+    /// Whether an action applies to it now.
     pub(super) fn is_held(&self, now: Now) -> bool {
         self.held_until > now.second
     }
 
-    /// Something is done about it for `seconds` from now on. `true`: nothing was before.
+    /// An action applies to it for `seconds` from now on. `true`: none did.
     pub(super) fn hold(&mut self, now: Now, seconds: u32) -> bool {
         let is_new = !self.is_held(now);
         self.held_until = now.second.saturating_add(seconds);
@@ -115,7 +115,7 @@ impl<C: Counts> Row<C> {
 const WORDS: usize = 16;
 const BITS: u32 = 1024;
 
-/// Which names there were: a bit for each hash.
+/// A set of names: a bit for each hash.
 ///
 /// Source: K.-Y. Whang and others, "A linear-time probabilistic counting algorithm" (1990).
 #[derive(Clone, Copy, Default)]
@@ -142,7 +142,7 @@ impl Names {
         (usize::try_from(bit / 64).unwrap_or_default(), 1 << (bit % 64))
     }
 
-    /// How many names there are, about: within an eighth up to 2,500.
+    /// The approximate number of names: within an eighth up to 2,500.
     pub(super) fn count(&self) -> u32 {
         let set: u32 = self.0.iter().map(|word| word.count_ones()).sum();
         let empty = f64::from(BITS.saturating_sub(set).max(1));
@@ -165,7 +165,7 @@ mod tests {
 
     const NOW: Now = Now { second: 5, window: 0 };
 
-    /// A number that looks random, as a keyed hash does (splitmix64).
+    /// A number that looks random, like a keyed hash (splitmix64).
     fn hash(number: u64) -> u64 {
         let mut hash = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x9e37_79b9_7f4a_7c15);
         for factor in [0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb] {
@@ -174,8 +174,8 @@ mod tests {
         hash ^ (hash >> 32)
     }
 
-    /// Goal: a crowd of keys that come once does not push a busy one out, nor one about which something is done, and the table
-    /// does not grow. Method: a busy key between 200,000 others.
+    /// Goal: a crowd of keys that come once pushes out neither a busy one nor one with an action, and the table does not
+    /// grow. Method: a busy key between 200,000 others.
     #[test]
     fn a_crowd_hides_no_busy_key() {
         let mut table = Table::<Sum>::default();
@@ -194,8 +194,8 @@ mod tests {
         assert_eq!(table.rows.len() * WAYS, 4096);
     }
 
-    /// Goal: a crowd meets a set in which something is done about every key: each of them stays until its time is over, and then the
-    /// crowd has room again. Method: four keys of one set, held, and a thousand others of that set.
+    /// Goal: in a set in which every key has an action, each key stays until its action ends, and then new keys have room
+    /// again. Method: four keys of one set, held, and a thousand others of that set.
     #[test]
     fn a_crowd_wears_no_held_key_out() {
         let mut table = Table::<Sum>::default();
@@ -208,7 +208,7 @@ mod tests {
         assert!((5..9).all(|other| table.row(other, over).is_some()));
     }
 
-    /// Goal: a window's counts end with it, and what is done lasts as long as it was said.
+    /// Goal: a window's counts end with it, and an action lasts as long as it was set for.
     #[test]
     fn windows_and_holds_end() {
         let mut table = Table::<Sum>::default();
@@ -223,7 +223,7 @@ mod tests {
         assert!(table.known(8, NOW).is_none());
     }
 
-    /// Goal: names are counted as well as such a bitmap can.
+    /// Goal: the count of names is as exact as such a bitmap permits.
     #[test]
     fn names_are_counted() {
         for count in [1_u64, 10, 100, 1000, 2500] {

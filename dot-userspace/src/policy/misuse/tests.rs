@@ -1,4 +1,4 @@
-//! Tests of the verdicts: what is misuse, and what only looks like it.
+//! Tests of the verdicts: cases of misuse, and cases that only look like it.
 
 use super::*;
 use crate::ledger::Disposal;
@@ -13,7 +13,7 @@ fn client(last: u32) -> Suspect {
     Suspect { client: ClientPrefix::v4(0xc000_0200 + last, 32), is_datagram: false }
 }
 
-/// The same client, or somebody who forges its address.
+/// The same client, or an attacker that forges its address.
 fn datagrams_of(last: u32) -> Suspect {
     Suspect { is_datagram: true, ..client(last) }
 }
@@ -32,9 +32,9 @@ fn response(text: &str, qtype: u16, rcode: u8, more_octets: usize) -> Vec<u8> {
 
 const FLOOD: &str = "random_names = \"refuse\"\nrandom_names_min = 200\nrandom_names_budget = 50";
 
-/// Goal: random names below one domain are a flood once most answers say that there is no such name; its servers get the budget and
-/// no more; names that were there before, and other domains, are asked as ever; it is over some time after its end. Method: 2,000
-/// names, seconds by hand.
+/// Goal: random names below one domain are a flood once most answers are NXDOMAIN; its servers get the budget and no more; queries for
+/// names that existed before, and for other domains, pass as before; the flood is over some time after its end. Method: 2,000 names,
+/// seconds set by hand.
 #[test]
 fn a_flood_is_found_and_bounded() {
     let mut misuse = misuse(FLOOD);
@@ -65,8 +65,8 @@ fn a_flood_is_found_and_bounded() {
     assert_eq!(misuse.miss(client(1), &name("new.victim.example."), 70), None, "it is over");
 }
 
-/// Goal: many names that are there, as a content network or a list of addresses has them, are no flood; nor are names below `arpa`,
-/// or below a domain that is ignored.
+/// Goal: many names that exist, as in a content network or a list of addresses, are no flood, and neither are names below `arpa` or
+/// below an ignored domain.
 #[test]
 fn many_names_are_no_flood_by_themselves() {
     let mut misuse = misuse(&format!("{FLOOD}\nignore = [\"List.example\"]"));
@@ -82,8 +82,8 @@ fn many_names_are_no_flood_by_themselves() {
     }
 }
 
-/// Goal: long names that are never asked twice are a tunnel of the client that asks them, and of no other; the same ones again and
-/// again, and short ones, are none; so is a stream of TXT answers.
+/// Goal: long names that come only once are a tunnel of their client, and of no other client; the same names again and again, and short
+/// names, are no tunnel; a stream of TXT answers is one.
 #[test]
 fn a_tunnel_is_its_clients() {
     let mut misuse = misuse("tunnel = \"close\"\ntunnel_name_octets = 8192\ntunnel_answer_octets = 65536");
@@ -117,8 +117,8 @@ fn a_tunnel_is_its_clients() {
     assert_eq!(answers, 66);
 }
 
-/// Goal: a client is found by its failures, its number of messages or the length of its answers, each alone, and is judged until the
-/// hold is over; others are not.
+/// Goal: a client is found by its failures, its number of messages or the length of its answers, each alone, and its action lasts until the
+/// hold ends; other clients are not affected.
 #[test]
 fn a_client_is_judged_by_what_it_does() {
     let mut misuse = misuse(
@@ -156,8 +156,8 @@ fn a_client_is_judged_by_what_it_does() {
     assert_eq!(misuse.found(5).count(), 3);
 }
 
-/// Goal: nobody can have another client's sessions ended or delayed by datagrams with its address; what a client's sessions do is
-/// held against its datagrams too. Method: each misuse of a client, by datagrams, and then a message and a query of its session;
+/// Goal: nobody can have another client's sessions ended or delayed by datagrams with its address; the acts of a client's
+/// sessions count against its datagrams too. Method: each misuse of a client, by datagrams, and then a message and a query of its session;
 /// then the other way round.
 #[test]
 fn forged_datagrams_hold_nothing_against_sessions() {
@@ -215,8 +215,8 @@ fn failures_of_dotd_are_not_the_clients() {
     assert!(is_judged(Disposal::Forwarded));
 }
 
-/// Goal: a misuse for which less is done neither replaces nor prolongs another of the same client. Method: a client that fails, which
-/// is refused, and then asks too much, which is only counted.
+/// Goal: a misuse with a milder action neither replaces nor prolongs another one of the same client. Method: a client whose answers
+/// fail, which is refused, and which then asks too much, which is only counted.
 #[test]
 fn each_misuse_of_a_client_has_its_own_time() {
     let mut misuse = misuse(
@@ -233,7 +233,7 @@ fn each_misuse_of_a_client_has_its_own_time() {
     }
 }
 
-/// Goal: operators see a misuse for as long as it goes on, with the time at which it began; one that comes back begins anew. Method:
+/// Goal: operators see a misuse for as long as it goes on, with the time at which it began; one that comes back has a new beginning. Method:
 /// each kind that is found by queries, for many holds. Covers: C-720
 #[test]
 fn a_misuse_that_goes_on_is_shown() {
@@ -262,7 +262,7 @@ fn a_misuse_that_goes_on_is_shown() {
     assert_eq!(found(&misuse, 405), since(405));
 }
 
-/// Goal: nothing is counted unless something is on.
+/// Goal: nothing is counted while every kind is off.
 #[test]
 fn it_is_off_by_default() {
     assert!(Misuse::new(&config::Misuse::default()).is_none());

@@ -1,10 +1,10 @@
 //! Exports spans of traced clients to an OpenTelemetry collector, by a thread of its own.
 //!
 //! Before: `[otlp]` names a collector and clients. After: the collector has spans, or they are lost and counted.
-//! Holds: the traces of those clients, and the thread: once a second it sends what is whole, in one request.
-//! Never: keeps a worker waiting, or dotd from its end beyond [`GRACE`].
+//! Holds: the traces of those clients, and the thread: once a second it sends the complete spans, in one request.
+//! Never: makes a worker wait, or delays the end of dotd beyond [`GRACE`].
 //!
-//! Written by hand, as requests are few and of one form: the crates of OpenTelemetry would bring a second HTTP client.
+//! Written by hand, because requests are few and have one form: the crates of OpenTelemetry would bring a second HTTP client.
 
 mod json;
 mod spans;
@@ -36,15 +36,15 @@ use crate::{
     events::{EVENTS_MAX, TraceEvent},
 };
 
-/// How often whole spans are sent.
+/// Time between two requests.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Spans that wait at most: those beyond are sent before the period is over.
+/// Most spans that wait: with more the next request is early.
 const SPANS_MAX: usize = 512;
 /// Time for one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for the last request when dotd stops.
 const GRACE: Duration = Duration::from_secs(2);
-/// Octets of a response that are read: its first line says all.
+/// Octets of a response that are read: its first line has the status.
 const RESPONSE_OCTETS_MAX: usize = 1024;
 
 /// Spans and exemplars so far. Cloning shares them.
@@ -67,7 +67,7 @@ struct Exemplars {
 }
 
 impl OtlpCounts {
-    /// Spans that a collector took, and those that reached none.
+    /// Spans that a collector accepted, and spans that were lost.
     pub(super) fn spans(&self) -> (u64, u64) {
         (self.0.written.load(Relaxed), self.0.lost.load(Relaxed))
     }
@@ -87,7 +87,7 @@ impl OtlpCounts {
         exemplars.rows.iter().map(row).collect()
     }
 
-    /// Begins another export: exemplars of the one before are forgotten, also those that its thread still has. Returns its number.
+    /// Begins another export: exemplars of the one before are forgotten, also those that its thread still holds. Returns its number.
     fn begin(&self) -> u64 {
         let mut exemplars = self.0.exemplars.lock().unwrap_or_else(PoisonError::into_inner);
         *exemplars = Exemplars { export: exemplars.export + 1, ..Exemplars::default() };
@@ -118,12 +118,12 @@ pub(super) struct Exporting {
     done: oneshot::Receiver<()>,
 }
 
-/// Begins the trace of a prefix, whose events go there; those that find no room are counted. Dropped, the result ends it.
+/// Begins the trace of a prefix and sends its events there; events without room are counted. Dropping the result ends the trace.
 pub(super) type Subscribe<'a> =
     &'a dyn Fn(IpNet, mpsc::Sender<TraceEvent>, Arc<AtomicU64>) -> Result<Box<dyn Send>, String>;
 
 impl Exporting {
-    /// Exports by this config from now on: as before, if nothing has changed, or if that fails. `start` starts an export.
+    /// Exports by this config from now on. If nothing has changed, or if that fails, the export stays as it was. `start` starts an export.
     ///
     /// # Errors
     /// Those of `start`.
@@ -151,7 +151,7 @@ impl Exporting {
     /// Starts the export, if there is a collector.
     ///
     /// # Errors
-    /// There is no thread to be had, or too many traces run.
+    /// No thread can be started, or too many traces run.
     pub(super) fn start(
         config: &Otlp,
         counts: &OtlpCounts,
@@ -190,7 +190,7 @@ impl Exporting {
         Ok(Some(Self { config: config.clone(), traces, stop, done }))
     }
 
-    /// Ends it; what is whole is sent.
+    /// Ends it, after the complete spans are sent.
     pub(super) async fn end(self) {
         drop(self.traces);
         drop(self.stop);
@@ -198,18 +198,18 @@ impl Exporting {
     }
 }
 
-/// The thread's part.
+/// The state of the thread.
 struct Exporter {
     endpoint: OtlpEndpoint,
     service_name: String,
     export: u64,
     has_exemplars: bool,
     events: mpsc::Receiver<TraceEvent>,
-    /// Events that found no room on their way.
+    /// Events that were lost before they reached the thread.
     events_lost: Arc<AtomicU64>,
     counts: OtlpCounts,
     spans: Spans,
-    /// The last request failed, which the log says once.
+    /// The last request failed; the log says it once.
     is_failing: bool,
 }
 
@@ -224,7 +224,7 @@ impl Exporter {
                     None => break,
                 },
                 _ = period.tick() => self.send().await,
-                // The other side says nothing: it is dropped.
+                // The collector sends nothing: the connection is dropped.
                 _ = stopped.changed() => break,
             }
             if self.spans.done.len() >= SPANS_MAX {
@@ -239,7 +239,7 @@ impl Exporter {
         }
     }
 
-    /// Sends what is whole.
+    /// Sends the complete spans.
     async fn send(&mut self) {
         let events_lost = self.events_lost.swap(0, Relaxed);
         self.counts.lose(mem::take(&mut self.spans.lost) + events_lost);
@@ -295,7 +295,7 @@ impl Drop for Sending<'_> {
 /// One request; its connection ends with it.
 ///
 /// # Errors
-/// The connection's, or the collector refused.
+/// The connection failed, or the collector refused.
 async fn post(endpoint: &OtlpEndpoint, body: &[u8]) -> io::Result<()> {
     let mut stream = TcpStream::connect(endpoint.address).await?;
     let head = format!(
@@ -314,7 +314,7 @@ async fn post(endpoint: &OtlpEndpoint, body: &[u8]) -> io::Result<()> {
     }
     let line = String::from_utf8_lossy(response.split(|octet| *octet == b'\n').next().unwrap_or_default())
         .into_owned();
-    // A status of the second hundred: "HTTP/1.1 200 OK".
+    // Any status of the form 2xx: "HTTP/1.1 200 OK".
     match line.split(' ').nth(1) {
         Some(status) if status.len() == 3 && status.starts_with('2') => Ok(()),
         _ => Err(io::Error::other(format!("the collector said \"{}\"", line.trim().escape_debug()))),

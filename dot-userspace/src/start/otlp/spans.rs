@@ -1,8 +1,8 @@
 //! Events of traced clients become spans: one for each connection, with its handshake within, and one for each query.
 //!
-//! Before: workers and the kernel half tell of traced clients. After: `otlp::json` writes the spans for a collector.
+//! Before: workers and the kernel half report events of traced clients. After: `otlp::json` writes the spans for a collector.
 //! Holds: connections that are open, and queries that wait for their response: at most [`CONNECTIONS_MAX`] and
-//! [`QUERIES_MAX`] of each. Never: waits; what finds no room is counted.
+//! [`QUERIES_MAX`] of each. Never: waits; what has no room is counted.
 //!
 //! A query has a trace of its own, because a connection may last for hours; it is linked to its connection.
 //!
@@ -12,14 +12,14 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::events::{SpanIds, TraceEvent, What};
 
-/// Clients (address and port) that are followed at the same time.
+/// Most clients (address and port) at the same time.
 const CONNECTIONS_MAX: usize = 4096;
-/// Queries of one that wait.
+/// Most waiting queries of one client.
 const QUERIES_MAX: usize = 256;
-/// A client of which nothing was heard for so long is forgotten when another one comes: its end was lost.
+/// A client without events for this time is forgotten when another one comes: its end was lost.
 const FORGOTTEN_US: u64 = 300_000_000;
 
-/// Events of a span; those beyond are counted in it. As many as OpenTelemetry's SDKs keep.
+/// Most events of a span; further ones are counted in it. As many as OpenTelemetry's SDKs keep.
 const SPAN_EVENTS_MAX: usize = 128;
 
 /// SPAN_KIND_INTERNAL and SPAN_KIND_SERVER.
@@ -51,15 +51,15 @@ pub(super) struct Span {
     pub(super) start_us: u64,
     pub(super) end_us: u64,
     pub(super) attributes: Attributes,
-    /// What happened within it: when, what, and more of it.
+    /// Its events: time, name and attributes.
     pub(super) events: Vec<(u64, &'static str, Attributes)>,
-    /// More events, without room.
+    /// Further events, for which there was no room.
     pub(super) events_dropped: u32,
     pub(super) is_error: bool,
 }
 
 impl Span {
-    /// Notes what happened within it.
+    /// Notes an event.
     fn note(&mut self, at_us: u64, name: &'static str, attributes: Attributes) {
         if self.events.len() < SPAN_EVENTS_MAX {
             self.events.push((at_us, name, attributes));
@@ -79,20 +79,20 @@ pub(super) struct Seen {
     pub(super) at_us: u64,
 }
 
-/// What is followed.
+/// The clients that are followed.
 #[derive(Default)]
 pub(super) struct Spans {
     clients: HashMap<String, Client>,
     pub(super) done: Vec<Span>,
     pub(super) seen: Vec<Seen>,
-    /// Spans without room.
+    /// Spans for which there was no room.
     pub(super) lost: u64,
 }
 
 /// A client's address and port.
 struct Client {
     connection: Option<Span>,
-    /// It asks over a connection, which may be older than its trace.
+    /// It has a connection, which may be older than the trace.
     is_session: bool,
     is_encrypted: bool,
     queries: VecDeque<(u16, Span)>,
@@ -142,7 +142,7 @@ impl Spans {
         }
     }
 
-    /// An event of a client that is followed.
+    /// Handles an event of a followed client.
     fn of_known(&mut self, at_us: u64, client: &str, what: What) {
         let Some(entry) = self.clients.get_mut(client) else { return };
         entry.heard_us = at_us;
@@ -203,7 +203,7 @@ impl Spans {
             (true, _) => Some("do53-udp"),
             (false, true) => Some("dot"),
             (false, false) if entry.connection.is_some() => Some("do53-tcp"),
-            // A handshake was before the trace, or there was none.
+            // The handshake came before the trace, or there was none.
             (false, false) => None,
         };
         let texts = [

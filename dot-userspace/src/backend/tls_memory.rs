@@ -27,15 +27,15 @@ const FAILURES_MIN: u32 = 3;
 /// How old the last success in the file may be, if the window is not shorter than twice that.
 const SUCCESS_AGE_MAX: u64 = 3600;
 
-/// What is remembered of one backend. Times are in seconds since 1970; 0: never.
+/// The record of one backend. Times are in seconds since 1970; 0: never.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Remembered {
-    /// The first handshake that was done.
+    /// The first completed handshake.
     pub first_success: u64,
     /// The last one.
     pub last_success: u64,
-    /// The last one of another server of the same name, where that is later.
+    /// The last one of another server of the same name, if that is later.
     pub name_spoke: u64,
     /// The version of the last success: "1.2" or "1.3".
     pub version: String,
@@ -49,9 +49,9 @@ pub struct Remembered {
     pub failures: BTreeMap<String, u32>,
     /// The first of them.
     pub failing_since: u64,
-    /// Since when an attacker seems to strip TLS.
+    /// Beginning of a suspected downgrade: an attacker may strip TLS.
     pub suspected_since: u64,
-    /// When an operator said that this server has no TLS any more. The next success ends that.
+    /// Time at which an operator said that this server has no TLS any more. The next success ends that.
     pub forgiven: u64,
 }
 
@@ -85,7 +85,7 @@ impl Remembered {
         self.failures.values().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    /// Whether it spoke TLS so lately that it still must.
+    /// Whether its last TLS is so recent that it still must speak TLS.
     fn must_speak(&self, now: u64, window: u64) -> bool {
         // A clock that was set back makes the success no older.
         let last = self.last_success.max(self.name_spoke);
@@ -96,7 +96,7 @@ impl Remembered {
         self.all_failures() > 0 && !self.must_speak(now, window)
     }
 
-    /// A server that must speak TLS takes connections and fails at TLS, or answers in clear and not there.
+    /// Whether a server that must speak TLS accepts connections and fails at TLS, or answers only in clear.
     fn is_suspicious(&self, now: u64, window: u64, answers_in_clear: bool) -> bool {
         let unconnected = self.failures.get(TlsFault::Unconnected.label()).copied().unwrap_or_default();
         let in_tls = self.all_failures().saturating_sub(unconnected);
@@ -138,7 +138,7 @@ impl PartialEq for TlsMemory {
 impl Eq for TlsMemory {}
 
 impl TlsMemory {
-    /// The memory that a file has. Failures of before a start say nothing about now.
+    /// The memory that a file has. Failures before a start say nothing about the present.
     #[must_use]
     pub fn of(row: Remembered) -> Self {
         let memory = Self::default();
@@ -150,14 +150,14 @@ impl TlsMemory {
         memory
     }
 
-    /// Sets for how long after its last TLS the backend is not asked in clear, and whether its key may be any.
+    /// Sets the time after its last TLS in which the backend is not asked in clear, and whether any key is accepted.
     pub fn judge_by(&self, window: Duration, is_opportunistic: bool) {
         let mut kept = self.kept();
         (kept.window, kept.is_opportunistic) = (window.as_secs(), is_opportunistic);
         self.publish(&kept, unix_now());
     }
 
-    /// Another memory of this server, of a trial, has a handshake that this one takes over.
+    /// Takes over a handshake that a trial of this server noted.
     pub fn learn(&self, name: &str, proved: &Remembered) {
         let version = match proved.version.as_str() {
             "1.2" => TlsVersion::V1_2,
@@ -173,7 +173,7 @@ impl TlsMemory {
         self.kept().row.must_speak(unix_now(), window.as_secs())
     }
 
-    /// Another server of the same name spoke TLS at `last`: where a resolver is lied to, a new address must not mean cleartext.
+    /// Another server of the same name spoke TLS at `last`: a resolver with forged answers must not bring cleartext by a new address.
     pub fn share(&self, last: u64) {
         let mut kept = self.kept();
         let is_news = kept.is_opportunistic && last > kept.row.last_success;
@@ -194,7 +194,7 @@ impl TlsMemory {
         self.0.is_failing.load(Relaxed)
     }
 
-    /// A handshake is done.
+    /// Notes a completed handshake.
     pub fn note_success(&self, name: &str, (version, pin): (TlsVersion, Option<String>)) {
         let version = match version {
             TlsVersion::V1_2 => "1.2",
@@ -234,7 +234,7 @@ impl TlsMemory {
         self.publish(&kept, now);
     }
 
-    /// A handshake failed, or the connection was not accepted.
+    /// Notes a failed handshake, or a connection that was not accepted.
     pub fn note_failure(&self, name: &str, fault: TlsFault) {
         let now = unix_now();
         let mut kept = self.kept();
@@ -242,7 +242,7 @@ impl TlsMemory {
         self.judge(&mut kept, name, now, false);
     }
 
-    /// Looks again, as time passes; `answers_in_clear`: the backend that stands in for this one answers.
+    /// Judges again, as time passes; `answers_in_clear`: the backend that stands in for this one answers.
     pub fn look(&self, name: &str, answers_in_clear: bool) {
         let mut kept = self.kept();
         self.judge(&mut kept, name, unix_now(), answers_in_clear);
@@ -264,13 +264,13 @@ impl TlsMemory {
         Ok(())
     }
 
-    /// What is remembered now.
+    /// The present record.
     #[must_use]
     pub fn row(&self) -> Remembered {
         self.kept().row.clone()
     }
 
-    /// How often a downgrade was suspected since the start, and how often the key changed.
+    /// The number of suspected downgrades since the start, and of changes of the key.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
         let kept = self.kept();
@@ -283,7 +283,7 @@ impl TlsMemory {
         self.kept().is_unsaved
     }
 
-    /// The row for the file, which has it from now on.
+    /// The row for the file; it counts as written from now on.
     #[must_use]
     pub fn save(&self) -> Remembered {
         let mut kept = self.kept();

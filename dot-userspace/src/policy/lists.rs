@@ -81,7 +81,7 @@ pub(super) fn read<R: BufRead>(
     Ok(())
 }
 
-/// The reason why a name gets no rule.
+/// Why a name gets no rule.
 enum Unfit {
     /// Its line is skipped, for this reason.
     Line(String),

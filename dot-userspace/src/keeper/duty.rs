@@ -74,7 +74,8 @@ pub struct Duty {
     pub(super) before: SigSet,
     /// The files that the served config names, and those that the config read last names.
     named: [Vec<PathBuf>; 2],
-    read: Option<String>,
+    /// What was read last, until it is served or refused: the text, or that there is no file.
+    read: Option<Option<String>>,
     pub(super) holder: Option<Holder>,
     /// Takes the log lines that this process has collected since the last call.
     pub(super) lines: fn() -> Vec<Vec<u8>>,
@@ -252,7 +253,11 @@ impl Duty {
             }
             Request::Notify(state) => {
                 match state {
-                    State::Ready => self.note_ready(),
+                    State::Ready => {
+                        // A reload is over: what it did not serve is refused.
+                        (self.named[1], self.read) = (Vec::new(), None);
+                        self.note_ready();
+                    }
                     State::Reloading => {}
                     State::Stopping => (self.is_stopping, self.estate.sockets) = (true, None),
                 }
@@ -274,12 +279,11 @@ impl Duty {
             Request::IsSucceeded => Answer::Refused("it is not".into()),
             Request::ReadConfig => self.read_config(),
             Request::Adopt => {
-                let [served, read] = &mut self.named;
-                if !read.is_empty() {
-                    *served = std::mem::take(read);
+                if let Some(text) = self.read.take() {
+                    let [served, read] = &mut self.named;
+                    (*served, self.estate.text) = (std::mem::take(read), text);
+                    self.note_served();
                 }
-                self.estate.text = self.read.take().or(self.estate.text.take());
-                self.note_served();
                 Answer::Done(None)
             }
             Request::Open(path) => self.open(&path),
@@ -299,10 +303,11 @@ impl Duty {
     }
 
     fn read_config(&mut self) -> Answer {
+        (self.named[1], self.read) = (Vec::new(), None);
         let read = match config::read(self.estate.path.as_deref()) {
             Ok(Some(read)) => read,
             Ok(None) => {
-                self.named[1] = named(&Config::default());
+                (self.named[1], self.read) = (named(&Config::default()), Some(None));
                 return Answer::Done(None);
             }
             Err(errors) => return Answer::Refused(errors.to_string()),
@@ -312,7 +317,7 @@ impl Duty {
             self.named[1] = named(&config);
         }
         let text = in_memory(read.text.as_bytes());
-        self.read = Some(read.text);
+        self.read = Some(Some(read.text));
         text.map_or_else(|error| Answer::Refused(error.to_string()), |file| Answer::Done(Some(file)))
     }
 

@@ -91,6 +91,39 @@ fn only_what_the_config_names_is_opened() {
     serving.join().unwrap();
 }
 
+/// Goal: a config that the engine has refused leaves nothing with the keeper: the files that only it names are not opened afterwards, and
+/// its text is never the one that the next engine serves by. Method: a config is read and not served, the reload ends; then a message
+/// that the config read last is served.
+#[test]
+fn a_refused_config_is_forgotten() {
+    let scratch = tempfile::tempdir().unwrap();
+    let at = |name: &str| scratch.path().join(name);
+    let (one, other, file) = (at("one.pem"), at("other.pem"), at("dotd.toml"));
+    std::fs::write(&one, "one").unwrap();
+    std::fs::write(&other, "other").unwrap();
+    std::fs::write(&file, text(&[&one])).unwrap();
+    let (mut duty, keeper, raw) = beside(file.clone());
+    duty.estate.text = Some(text(&[&one]));
+    let serving = thread::spawn(move || {
+        duty.answer_until_closed();
+        duty
+    });
+    keeper.greet().unwrap();
+    std::fs::write(&file, text(&[&other])).unwrap();
+    keeper.config().unwrap();
+    assert!(keeper.open(&other).is_some());
+    keeper.notify(State::Ready);
+    assert!(keeper.open(&one).is_some() && keeper.open(&other).is_none());
+    std::fs::write(&file, "nonsense").unwrap();
+    keeper.config().unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert!(keeper.config().is_err());
+    keeper.adopt();
+    assert!(keeper.open(&one).is_some() && keeper.open(&other).is_none());
+    drop((keeper, raw));
+    assert_eq!(serving.join().unwrap().estate.text, Some(text(&[&one])));
+}
+
 /// Goal: the keeper answers or refuses any packet, and goes on. Method: packets of every length and
 /// content, requests of later versions, answers that are not read; then a valid request. Covers:
 ///

@@ -1,7 +1,7 @@
 //! `dotd backend drain`, `enable` and `weight`: change how the running dotd uses one backend.
 //!
 //! Before: an operator runs one of these commands. After: the running dotd uses the backend that way, until the
-//! operator changes it again, or another engine serves: after a restart, an upgrade or a crash.
+//! operator changes it again, or restarts dotd. A reload, an upgrade and a crash keep it.
 //! Never: changes the config.
 
 use std::path::Path;
@@ -24,7 +24,7 @@ pub(super) enum BackendVerb {
     /// Send a backend no new queries
     ///
     /// dotd waits for the queries that it has already sent. It sends the backend new queries only while no other
-    /// backend is usable. A reload keeps this setting; a restart, an upgrade and a crash do not.
+    /// backend is usable. A reload, an upgrade and a crash keep this setting; a restart does not.
     #[command(after_help = BACKEND_DRAIN_EXAMPLES)]
     Drain {
         /// Its name in `dotd status`: `name` in the config, or its address; without `/ADDRESS` all addresses of its name
@@ -44,7 +44,7 @@ pub(super) enum BackendVerb {
     },
     /// Give a backend another share of the queries
     ///
-    /// Replaces `weight` of the config. A reload keeps this setting; a restart, an upgrade and a crash do not.
+    /// Replaces `weight` of the config. A reload, an upgrade and a crash keep this setting; a restart does not.
     #[command(after_help = BACKEND_WEIGHT_EXAMPLES)]
     Weight {
         /// Its name in `dotd status`: `name` in the config, or its address; without `/ADDRESS` all addresses of its name
@@ -73,12 +73,12 @@ pub(super) fn run(verb: BackendVerb, config: Option<&Path>) -> Result<(), CliErr
     }
     let name = done.name;
     print(&match done.switch {
-        BackendSwitch::Drain => format!(
-            "{name} gets no new queries until `dotd backend enable {name}`, a restart or an upgrade\n"
-        ),
+        BackendSwitch::Drain => {
+            format!("{name} gets no new queries until `dotd backend enable {name}`, or a restart\n")
+        }
         BackendSwitch::Enable => format!("{name} is used as the config says\n"),
         BackendSwitch::Weight(weight) => {
-            format!("{name} has weight {weight} until a restart or an upgrade\n")
+            format!("{name} has weight {weight} until `dotd backend enable {name}`, or a restart\n")
         }
     })
 }

@@ -43,7 +43,7 @@ pub struct BackendRequest {
     pub switch: BackendSwitch,
 }
 
-/// A change to one backend that holds until another engine serves.
+/// A change to one backend that holds until dotd is restarted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendSwitch {

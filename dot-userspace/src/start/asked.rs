@@ -11,8 +11,8 @@ use anyhow::Context as _;
 use tokio::{runtime::Runtime, task::JoinSet};
 
 use super::{
-    dialer, in_a_line, plan,
-    process::{Process, Running},
+    dialer, in_a_line, kept_addresses, plan,
+    process::{Process, Running, weigh_as_switched},
     sought::{News, Sought},
     tls_history::TlsHistory,
 };
@@ -44,7 +44,8 @@ pub(super) fn embedded_address(config: &Config, backends: &[BackendConfig]) -> O
 type Begun = (Runtime, Sought, Config, Vec<BackendConfig>);
 
 /// At a start, before a worker may send a query: without an address it would fail, and past a TLS server that was verified it would go in
-/// clear. `opened`: the backends of the config as it is written.
+/// clear. `opened`: the backends of the config as it is written. What the previous engine
+/// knew of addresses, and what an operator has switched there, holds.
 pub(super) fn begin(
     config: &Config,
     history: &TlsHistory,
@@ -52,8 +53,9 @@ pub(super) fn begin(
 ) -> anyhow::Result<Begun> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("the control thread has no runtime")?;
-    let mut sought = Sought::of(config);
-    let (config, backends) = runtime.block_on(look_first(&mut sought, history, opened));
+    let mut sought = Sought::of(config, kept_addresses::read(&config.server.run_dir));
+    let (config, mut backends) = runtime.block_on(look_first(&mut sought, history, opened));
+    weigh_as_switched(&config, &mut backends);
     Ok((runtime, sought, config, backends))
 }
 
@@ -84,6 +86,7 @@ async fn look_first(
 /// A look is over; if it found something else, the workers get it.
 pub(super) fn hear(process: &Process, running: &mut Running, news: News) {
     if running.sought.take(news) {
+        process.keep_addresses(&running.sought.addresses());
         settle(process, running);
     }
 }
@@ -161,7 +164,7 @@ mod tests {
         history.memory_of("office", secure, "127.0.0.9").learn("office", &proof);
         let opened = plan::backends(&config, None, dialer::all(&config, &history).unwrap(), &[]);
         assert_eq!(opened.iter().map(|one| &*one.name).collect::<Vec<_>>(), ["office"]);
-        let mut sought = Sought::of(&config);
+        let mut sought = Sought::of(&config, kept_addresses::Addresses::new());
         let (served, backends) = look_first(&mut sought, &history, opened).await;
         let rows: Vec<_> = backends.iter().map(|one| (&*one.name, one.transport, one.address)).collect();
         let named = ("ns.example:53/192.0.2.1", Transport::Udp, "192.0.2.1:53".parse().unwrap());

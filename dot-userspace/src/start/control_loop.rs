@@ -232,6 +232,7 @@ fn weigh(process: &Process, running: &mut Running) {
 /// # Errors
 /// A worker has died.
 fn look_around(process: &Process, running: &mut Running) -> anyhow::Result<()> {
+    process.resume_late_switches();
     process.sweep();
     process.trace_packets();
     process.tickets.keep_rotated();
@@ -347,6 +348,7 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
     logging::set_level(config.log.level);
     running.config = config;
     running.sought.adopt(written);
+    process.keep_addresses(&running.sought.addresses());
     process.serve_file(running.sought.written(), read, &waiting);
     running.keeper.adopt();
     let waiting = waiting.into_iter().map(str::to_owned).collect();

@@ -1,28 +1,25 @@
 //! The file with the bans that a restart keeps, in `server.run_dir`.
 //!
 //! Before: the engine ends in order. After: the next one reads the file once, where the start follows a restart.
-//! Holds: when it was written, in seconds since boot, so that a ban ends when it would have ended.
+//! Holds: when it was written, in seconds since boot, so that a ban ends when it would have ended. The engine reads it, not the keeper:
+//! its memory is that of a process without rights.
 //! Never: reads more than [`FILE_OCTETS_MAX`]; survives a stop: the start that follows one removes the file unread.
 
-use std::{
-    fs,
-    io::{self, Read as _},
-    path::Path,
-    time::Duration,
-};
+use std::{io, path::Path, time::Duration};
 
+use dot_common::maps::BANS_MAX;
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    disk::{self, Arrival, write_whole},
-    xdp::BanRow,
-};
+use super::kept;
+use crate::xdp::BanRow;
 
 /// Its name.
 const FILE_NAME: &str = "bans";
-/// Every ban that the map has room for, with a reason.
-const FILE_OCTETS_MAX: u64 = 32 << 20;
+/// The longest row: an IPv6 prefix, and an operator's reason of 200 octets, each of which JSON may write as two.
+const ROW_OCTETS_MAX: u64 = 600;
+/// Every ban that the map has room for, each with such a row: what [`save`] writes can be read.
+const FILE_OCTETS_MAX: u64 = (BANS_MAX as u64 + 1) * ROW_OCTETS_MAX;
 
 /// The file.
 #[derive(Serialize, Deserialize)]
@@ -34,16 +31,16 @@ struct Kept {
 /// Writes the bans as they are now.
 pub(super) fn save(run_dir: &Path, bans: &[BanRow]) -> io::Result<()> {
     let kept = Kept { at_seconds: seconds_since_boot(), bans: bans.to_vec() };
-    write_whole(&run_dir.join(FILE_NAME), &serde_json::to_string(&kept)?, Arrival::Replace)
+    kept::save(run_dir, FILE_NAME, &kept)
 }
 
 /// The bans that still apply, with the time that is left now; the file is gone then.
 pub(super) fn take(run_dir: &Path) -> Vec<BanRow> {
-    let kept = read(run_dir);
+    let kept = kept::read::<Kept>(run_dir, FILE_NAME, FILE_OCTETS_MAX);
     forget(run_dir);
     let kept = match kept {
-        Ok(kept) => kept,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Ok(Some(kept)) => kept,
+        Ok(None) => return Vec::new(),
         Err(error) => {
             tracing::warn!("{}: bans from before the restart are not read: {error}", run_dir.display());
             return Vec::new();
@@ -56,17 +53,7 @@ pub(super) fn take(run_dir: &Path) -> Vec<BanRow> {
 
 /// Removes the file.
 pub(super) fn forget(run_dir: &Path) {
-    if let Ok(folder) = disk::open_folder(run_dir) {
-        // It is not there as a rule.
-        let _ = fs::remove_file(disk::path_of(&folder).join(FILE_NAME));
-    }
-}
-
-fn read(run_dir: &Path) -> io::Result<Kept> {
-    let file = disk::open_own(&run_dir.join(FILE_NAME))?;
-    let mut text = String::new();
-    file.take(FILE_OCTETS_MAX).read_to_string(&mut text)?;
-    Ok(serde_json::from_str(&text)?)
+    kept::forget(run_dir, FILE_NAME);
 }
 
 fn seconds_since_boot() -> u64 {
@@ -75,7 +62,25 @@ fn seconds_since_boot() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    /// Goal: a table that is full of bans with the longest reasons is read again as a whole. Method: the longest row that there can be,
+    /// with a reason of quotation marks, which JSON writes as two octets. Covers: A-768
+    #[test]
+    fn a_full_table_fits() {
+        let row = BanRow {
+            prefix: "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff/128".into(),
+            cause: "x".repeat(64),
+            reason: "\"".repeat(200),
+            hits: u64::MAX,
+            seconds_left: 604_800,
+        };
+        let octets = serde_json::to_string(&row).unwrap().len() as u64;
+        assert!((500..ROW_OCTETS_MAX).contains(&octets), "{octets}");
+        assert!(FILE_OCTETS_MAX > u64::from(BANS_MAX) * (octets + 1) + 64);
+    }
 
     /// Goal: bans are read once, those that have ended meanwhile not at all, and none after a stop. Method: a file of ten seconds ago,
     /// with a ban of five and one of a hundred seconds. Covers: A-684

@@ -21,6 +21,8 @@ mod frame_streams;
 mod heartbeat;
 mod in_a_line;
 pub mod journal;
+mod kept;
+mod kept_addresses;
 mod kept_bans;
 mod kept_tickets;
 mod known_backends;
@@ -134,6 +136,7 @@ pub fn run(
     let opened = open(&config, None)?;
     if !is_restart {
         kept_bans::forget(&config.server.run_dir);
+        kept_addresses::forget(&config.server.run_dir);
     }
     let estate = Estate {
         path,
@@ -323,7 +326,7 @@ fn engine(opened: Opened, config: Config, (path, text): File, ties: Ties) -> any
     let staples_until = renew::staples_until(&loaded.identities);
     let process = Process::new(&config, &backends, workers, loaded, opened.kernel, sink.clone(), askers);
     process.serve_file(sought.written(), text.map(|text| Read { text, file: file_of(path.as_deref()) }), &[]);
-    process.begin(keeps_bans);
+    process.begin(keeps_bans, &sought.addresses());
     let mut running = Vec::with_capacity(workers);
     for (index, listeners) in listeners.into_iter().enumerate() {
         let plan = Plan {

@@ -2,9 +2,13 @@
 //!
 //! Before: a config whose backends have names. After: one backend for each address; workers have other ones when an address comes
 //! or leaves, without a reload.
-//! Holds: the last addresses of each name; they stay while no resolver gives an answer, or one without an address.
+//! Holds: the last addresses of each name; they stay while no resolver gives an answer, or one without an address. The next engine
+//! begins with them ([`Names::remember`]).
 //! Never: asks this machine's resolver, which may be dotd itself; asks more often than each second, or takes more than
 //! [`ADDRESSES_MAX`] addresses of a name.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,10 +22,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use super::kept_addresses::Addresses;
 use crate::{
     backend::{self, BackendConfig},
     config::{self, Backend, BackendAddress, Config, Host, Transport},
-    dns::{self, Addresses, Family},
+    dns::{self, Family},
 };
 
 /// Addresses of a name that become backends. 8: more than any resolver service publishes.
@@ -70,6 +75,23 @@ impl Default for Names {
 }
 
 impl Names {
+    /// The addresses that the previous engine knew, which names have until they are found.
+    pub(super) fn remember(&mut self, addresses: Addresses) {
+        let known = addresses.into_iter().filter(|(_, addresses)| !addresses.is_empty());
+        self.known = known
+            .map(|(host, mut addresses)| {
+                addresses.truncate(ADDRESSES_MAX);
+                (host, Known { addresses, reason: None })
+            })
+            .collect();
+    }
+
+    /// The addresses that are known now, for the next engine.
+    pub(super) fn addresses(&self) -> Addresses {
+        let known = self.known.iter().filter(|(_, known)| !known.addresses.is_empty());
+        known.map(|(host, known)| (host.clone(), known.addresses.clone())).collect()
+    }
+
     /// Follows the names of `config` from now on, and no others. Must run on a runtime.
     pub(super) fn follow(&mut self, config: &Config) {
         let asked = (hosts(config), config.balance.bootstrap.clone());
@@ -225,9 +247,7 @@ async fn follow(host: String, servers: Vec<SocketAddr>, last: Vec<IpAddr>, telle
             reason = Some("the name has no address".to_owned());
         }
         failures = if reason.is_some() { failures.saturating_add(1) } else { 0 };
-        let mut addresses = families.concat();
-        addresses.truncate(ADDRESSES_MAX);
-        let known = Known { addresses, reason };
+        let known = Known { addresses: some_of(&families), reason };
         if teller.send(News { host: host.clone(), known }).await.is_err() {
             return;
         }
@@ -239,8 +259,16 @@ async fn follow(host: String, servers: Vec<SocketAddr>, last: Vec<IpAddr>, telle
     }
 }
 
+/// [`ADDRESSES_MAX`] addresses at most, half of each family; where one has fewer, the other has the rest.
+fn some_of([v4, v6]: &[Vec<IpAddr>; 2]) -> Vec<IpAddr> {
+    let half = ADDRESSES_MAX / 2;
+    let (of_v4, of_v6) =
+        (half.max(ADDRESSES_MAX.saturating_sub(v6.len())), half.max(ADDRESSES_MAX.saturating_sub(v4.len())));
+    v4.iter().take(of_v4).chain(v6.iter().take(of_v6)).copied().collect()
+}
+
 /// Asks the resolvers in their order for one family, over TCP where a datagram is too short.
-async fn look(servers: &[SocketAddr], host: &str, family: Family) -> Result<Addresses, String> {
+async fn look(servers: &[SocketAddr], host: &str, family: Family) -> Result<dns::Addresses, String> {
     let mut why = "balance.bootstrap is empty".to_owned();
     for server in servers {
         let resolver = BackendConfig::over_udp(server.to_string(), *server, ANSWER_TIMEOUT);
@@ -257,96 +285,4 @@ async fn look(servers: &[SocketAddr], host: &str, family: Family) -> Result<Addr
         }
     }
     Err(why)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Goal: each address of a name is a backend of its own with the keys of the one in the file, and is proved by that name; a
-    /// name without an address stays as it is. Method: a config with two names, one of them known.
-    #[test]
-    fn a_name_becomes_its_addresses() {
-        let text = "[balance]\nbootstrap = [\"192.0.2.53:53\"]\n\
-                    [[backend]]\naddress = \"ns.example:853\"\ntransport = \"tls\"\nweight = 7\n\
-                    [[backend]]\nname = \"spare\"\naddress = \"other.example:53\"\nallow_cleartext = true\n";
-        let config = crate::config::parse(text, "dotd.toml").unwrap();
-        let mut names = Names::default();
-        names.asked.0 = hosts(&config);
-        let addresses = ["192.0.2.1", "2001:db8::1"].map(|text| text.parse().unwrap()).to_vec();
-        let known = Known { addresses, reason: None };
-        assert!(names.take(News { host: "ns.example".into(), known: known.clone() }));
-        assert!(!names.take(News { host: "ns.example".into(), known: known.clone() }), "the same");
-        assert!(!names.take(News { host: "gone.example".into(), known }), "no lookup was asked for");
-        let expanded = names.expand(&config);
-        let called: Vec<_> = expanded.backend.iter().map(Backend::called).collect();
-        assert_eq!(called, ["ns.example:853/192.0.2.1", "ns.example:853/2001:db8::1", "spare"]);
-        assert_eq!((&*expanded.backend[1].server_name, expanded.backend[1].weight), ("ns.example", 7));
-        assert_eq!(expanded.backend[1].address, BackendAddress::Socket("[2001:db8::1]:853".parse().unwrap()));
-        assert!(matches!(expanded.backend[2].address, BackendAddress::Named(_)));
-        let served = super::super::plan::backends(&expanded, None, vec![None, None, None], &[]);
-        assert_eq!(served.len(), 2, "no worker asks a name without an address");
-    }
-
-    fn expanded(text: &str, addresses: &[&str]) -> Vec<String> {
-        let config = crate::config::parse(text, "dotd.toml").unwrap();
-        let mut names = Names::default();
-        names.asked.0 = hosts(&config);
-        let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        names.take(News { host: "ns.example".into(), known: Known { addresses, reason: None } });
-        names.expand(&config).backend.iter().map(Backend::called).collect()
-    }
-
-    /// Goal: what a resolver says makes no loop, no backend that cannot be, and no second one at an address; cleartext that is
-    /// permitted comes back to dotd by no name. Method: answers that a config would be refused for. Covers: A-661
-    #[test]
-    fn addresses_are_held_to_what_a_config_may_say() {
-        let text = |keys: &str| {
-            format!(
-                "[listen]\ndot = [\"127.0.0.1:853\", \"192.0.2.9:853\"]\ndo53 = [\"192.0.2.9:53\"]\n\
-                 [balance]\nbootstrap = [\"192.0.2.53:53\"]\n[[backend]]\naddress = \"ns.example:{keys}\n"
-            )
-        };
-        let alone = [text("853\"\ntransport = \"tls\""), text("53\"\nallow_cleartext = true")];
-        for (text, port) in alone.iter().zip([853, 53]) {
-            let bad = ["0.0.0.0", "::", "224.0.0.1", "255.255.255.255", "192.0.2.9"];
-            let called = expanded(text, &[bad.as_slice(), &["192.0.2.1"]].concat());
-            assert_eq!(called, [format!("ns.example:{port}/192.0.2.1")]);
-            assert_eq!(expanded(text, &bad), [format!("ns.example:{port}")], "none is left");
-        }
-        let falls_back = text(
-            "8853\"\ntransport = \"tls\"\nprofile = \"opportunistic\"\non_tls_failure = \"cleartext\"\nallow_cleartext = true",
-        );
-        assert_eq!(expanded(&falls_back, &["192.0.2.9", "192.0.2.1"]), ["ns.example:8853/192.0.2.1"]);
-        let twice = text(
-            "53\"\nallow_cleartext = true\n[[backend]]\naddress = \"192.0.2.1:53\"\nallow_cleartext = true",
-        );
-        assert_eq!(
-            expanded(&twice, &["192.0.2.1", "192.0.2.2", "192.0.2.2"]),
-            ["ns.example:53/192.0.2.2", "192.0.2.1:53"]
-        );
-    }
-
-    /// Goal: a reload that is refused costs no address of the config that stays. Method: another config is followed, then the
-    /// first again. Covers: A-662
-    #[tokio::test]
-    async fn a_refused_config_costs_no_address() {
-        let config = |name: &str| {
-            let text = format!(
-                "[balance]\nbootstrap = [\"192.0.2.53:53\"]\n[[backend]]\naddress = \"{name}:53\"\nallow_cleartext = true\n"
-            );
-            crate::config::parse(&text, "dotd.toml").unwrap()
-        };
-        let (served, refused) = (config("ns.example"), config("else.example"));
-        let mut names = Names::default();
-        names.follow(&served);
-        let known = Known { addresses: vec![[192, 0, 2, 1].into()], reason: None };
-        assert!(names.take(News { host: "ns.example".into(), known }));
-        names.follow(&refused);
-        names.follow(&served);
-        assert_eq!(names.expand(&served).backend[0].called(), "ns.example:53/192.0.2.1");
-        names.follow(&refused);
-        names.forget_others();
-        assert!(names.known.is_empty());
-    }
 }

@@ -15,7 +15,7 @@ mod switched;
 pub(super) mod trace;
 
 pub(super) use asking::{Asked, Askers, Flush, Reload, ask};
-pub(super) use switched::begin_anew;
+pub(super) use switched::{begin_anew, weigh_as_switched};
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -32,6 +32,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     fast_open,
+    kept_addresses::Addresses,
     kept_tickets::KeptTickets,
     known_backends::{KnownBackends, Recent},
     known_zones::KnownZones,
@@ -229,11 +230,12 @@ impl Process {
     }
 
     /// Before workers run: logs what is wrong with certificates, and switches the kernel to the last state. `keeps_bans`: bans survive
-    /// a restart.
-    pub(super) fn begin(&self, keeps_bans: bool) {
+    /// a restart. The next engine finds these `addresses` of names.
+    pub(super) fn begin(&self, keeps_bans: bool, addresses: &Addresses) {
         if keeps_bans {
             self.restore_bans();
         }
+        self.keep_addresses(addresses);
         self.say_unusable_certificates();
         self.resume_switch();
     }

@@ -6,6 +6,7 @@
 
 use super::{
     designated::{Discovered, Found},
+    kept_addresses::Addresses,
     names::{self, Names},
     restart,
     tls_history::TlsHistory,
@@ -26,9 +27,16 @@ pub(super) enum News {
 }
 
 impl Sought {
-    /// Of the config that runs.
-    pub(super) fn of(config: &Config) -> Self {
-        Self { written: config.clone(), names: Names::default(), discovered: Discovered::default() }
+    /// Of the config that runs; names have the `known` addresses until others are found.
+    pub(super) fn of(config: &Config, known: Addresses) -> Self {
+        let mut names = Names::default();
+        names.remember(known);
+        Self { written: config.clone(), names, discovered: Discovered::default() }
+    }
+
+    /// The addresses of names that are known now.
+    pub(super) fn addresses(&self) -> Addresses {
+        self.names.addresses()
     }
 
     /// The config that runs, as it is written.

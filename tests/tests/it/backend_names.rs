@@ -126,6 +126,35 @@ fn addresses_come_and_leave_without_a_reload() {
     assert!(log.contains("a backend has other addresses") && log.contains("the last ones stay"), "{log}");
 }
 
+/// Goal: a crash and an upgrade cost no address of a backend's name while no resolver answers. Method: a name is found; then the only
+/// resolver refuses each question; queries after a crash of the engine, and after an upgrade.
+#[test]
+fn addresses_outlast_an_engine() {
+    require!(Root, Command("nsd"));
+    let network = Network::new();
+    let _server = Backend::nsd_at(&network, SocketAddr::from(([127, 0, 0, 2], PORT)));
+    let zone = Zone::default();
+    set(&zone, &[2]);
+    let bootstrap = resolver(&network, &zone);
+    let config = config(&[bootstrap.address], "allow_cleartext = true").set("server", "user", "\"nobody\"");
+    let dotd = Server::start(&network, &config);
+    let is_answered = |id| {
+        let answer =
+            Dot::connect(&network.client, SERVER_V4).exchange(&dot_tests::harness::message::host(id));
+        assert_eq!((answer.rcode(), answer.rdata(A).is_empty()), (0, false), "{answer:?} {}", dotd.stderr());
+        assert_eq!(backends(&dotd), [called(2)]);
+    };
+    is_answered(1);
+    *zone.lock().expect("no script panics") = None;
+    let before = dotd.engines();
+    dotd.signal_engine(9);
+    eventually("another engine serves", || (dotd.engines() > before).then_some(()));
+    is_answered(2);
+    let said = dotd.operate(&["upgrade"]);
+    assert!(said.is_success, "{}", said.text);
+    is_answered(3);
+}
+
 /// Goal: the next bootstrap resolver is asked when one is silent or refuses, and TC=1 leads to TCP; until a name has an address it
 /// is reported as unresolved, and no other server answers in its place. Method: three resolvers, a black hole, one that refuses, one that
 /// truncates. Covers: C-595

@@ -241,6 +241,50 @@ fn a_drained_backend_gets_no_new_query() {
     dotd.stop();
 }
 
+/// Goal: a backend that an operator has drained, or given another weight, stays so over a crash of the engine and an upgrade, from the
+/// first query on, and can be enabled after it; a restart uses backends as the config says. Method: two backends with answers of their
+/// own, in turn; queries after each.
+#[test]
+fn switches_of_backends_outlast_an_engine() {
+    require!(Root);
+    let network = Network::new();
+    let answer = |last: u8| {
+        move |query: &Received| vec![Act::Send(reply_to(&query.octets, A, &[vec![192, 0, 2, last]]))]
+    };
+    let backends = [1, 2].map(|last| Scripted::start(&network, answer(last)));
+    let config = Config::new().xdp("off").set("balance", "policy", "\"round-robin\"");
+    let config = config.set("server", "user", "\"nobody\"");
+    let config = config.backend_with(backends[0].address, "name = \"one\"");
+    let config = config.backend_with(backends[1].address, "name = \"two\"");
+    let mut dotd = Server::launch(&network, &config, Scratch::new(), &[]);
+    let ones = || {
+        let mut session = Dot::connect(&network.client, SERVER_V4);
+        let ask =
+            |id| session.exchange(&Query::new(id, "www.dotd.test", A).octets()).rdata(A) == [[192, 0, 2, 1]];
+        (0..20).map(ask).filter(|is_one| *is_one).count()
+    };
+    assert!(dotd.operate(&["backend", "drain", "one"]).is_success);
+    eventually("it gets none", || (ones() == 0).then_some(()));
+    let before = dotd.engines();
+    dotd.signal_engine(9);
+    eventually("another engine serves", || (dotd.engines() > before).then_some(()));
+    assert_eq!(ones(), 0, "after a crash");
+    assert!(dotd.operate(&["status"]).has("`dotd backend enable`"));
+    let said = dotd.operate(&["upgrade"]);
+    assert!(said.is_success, "{}", said.text);
+    assert_eq!(ones(), 0, "after an upgrade");
+    assert!(dotd.operate(&["backend", "enable", "one"]).is_success);
+    assert!(dotd.operate(&["backend", "weight", "two", "4"]).is_success);
+    eventually("it gets one of five", || (ones() == 4).then_some(()));
+    assert!(dotd.operate(&["upgrade"]).is_success);
+    assert_eq!(ones(), 4, "a weight too");
+    dotd.signal(Signal::SIGTERM);
+    let (_, scratch) = dotd.wait();
+    let dotd = Server::launch(&network, &config, scratch, &[]);
+    assert_eq!(ones(), 10, "a restart uses them by the config");
+    dotd.stop();
+}
+
 /// Goal: an operator sees what runs, where it is from, and what a reload would change; what is shown is a config that means the same.
 /// Method: a key that the file says, one that it does not, and a file that was changed since.
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! Before: `dotd enable`, `disable` and `backend`. After: XDP or the keeper, every worker and the probes apply it.
 //! Holds: an empty file that says that DNS over TLS is off. It is in `run_dir` until a restart, where the engine
-//! after a crash or an upgrade finds it, or in `state_dir` to last.
+//! after a crash or an upgrade finds it, or in `state_dir` to last. A file in `run_dir` has the switches of backends, for that engine too.
 //! Never: changes the config.
 
 use std::{
@@ -10,11 +10,19 @@ use std::{
     fs, io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use nix::fcntl::OFlag;
 
-use super::{super::plan::IN_CLEAR, Process, lock};
+use super::{
+    super::{
+        kept,
+        kept_addresses::{self, Addresses},
+        plan::IN_CLEAR,
+    },
+    Process, lock,
+};
 use crate::{
     backend::BackendConfig,
     config::{Config, limit},
@@ -24,6 +32,12 @@ use crate::{
 
 /// The name of the file in `run_dir` or `state_dir`.
 const FILE_NAME: &str = "dot-is-off";
+/// The name of the file in `run_dir` with the switches of backends.
+const BACKENDS_FILE: &str = "backend-switches";
+/// How long a start looks whether the engine before has switched something: it serves until this one does, and a little longer.
+const SETTLING_TIME: Duration = Duration::from_secs(8);
+/// Thousands of backends; a name has 255 octets at most.
+const BACKENDS_OCTETS_MAX: u64 = 1 << 20;
 
 /// The state of the switches.
 pub(super) struct Switched {
@@ -31,6 +45,8 @@ pub(super) struct Switched {
     state_dir: PathBuf,
     off: Option<OffStatus>,
     backends: Backends,
+    /// The addresses that the next engine finds.
+    addresses: Addresses,
 }
 
 /// Backends that are not used as the config says, by name.
@@ -39,7 +55,13 @@ type Backends = BTreeMap<String, BackendSwitch>;
 impl Switched {
     pub(super) fn of(config: &Config) -> Self {
         let (run_dir, state_dir) = (config.server.run_dir.clone(), config.server.state_dir.clone());
-        Self { run_dir, state_dir, off: None, backends: Backends::new() }
+        Self { run_dir, state_dir, off: None, backends: Backends::new(), addresses: Addresses::new() }
+    }
+
+    /// What the files say of DNS over TLS.
+    fn noted(&self) -> Option<OffStatus> {
+        let persists = is_noted(&self.state_dir);
+        (persists || is_noted(&self.run_dir)).then_some(OffStatus { persists })
     }
 
     fn note(&self, request: SwitchRequest) -> io::Result<()> {
@@ -51,8 +73,9 @@ impl Switched {
     }
 }
 
-/// At a start: DNS over TLS is on again if it was off until a restart.
+/// At a start: DNS over TLS is on again if it was off until a restart, and backends are used as the config says.
 pub(in crate::start) fn begin_anew(run_dir: &Path) {
+    kept::forget(run_dir, BACKENDS_FILE);
     // If the folder does not exist, there is no such file. If it cannot be changed, the next switch reports the
     // error.
     let _ = forget(run_dir);
@@ -88,8 +111,8 @@ impl Process {
     /// Before workers start, and again when they run: applies the last state.
     pub(super) fn resume_switch(&self) {
         let mut switched = lock(&self.switched);
-        let persists = is_noted(&switched.state_dir);
-        switched.off = (persists || is_noted(&switched.run_dir)).then_some(OffStatus { persists });
+        switched.off = switched.noted();
+        switched.backends = read_backends(&switched.run_dir);
         let is_on = switched.off.is_none();
         drop(switched);
         self.tell_kernel(is_on);
@@ -145,10 +168,14 @@ impl Process {
             ));
         }
         let mut switched = lock(&self.switched);
+        let mut backends = switched.backends.clone();
         match request.switch {
-            BackendSwitch::Enable => drop(switched.backends.remove(&request.name)),
-            switch => drop(switched.backends.insert(request.name.clone(), switch)),
+            BackendSwitch::Enable => drop(backends.remove(&request.name)),
+            switch => drop(backends.insert(request.name.clone(), switch)),
         }
+        kept::save(&switched.run_dir, BACKENDS_FILE, &backends)
+            .map_err(|error| format!("{}: cannot be changed: {error}", switched.run_dir.display()))?;
+        switched.backends = backends;
         drop(switched);
         tracing::info!(backend = request.name, "switched: {:?}", request.switch);
         // If a message already waits, it covers this change too.
@@ -158,13 +185,35 @@ impl Process {
 
     /// Gives each backend the weight that an operator has set, or else the weight of the config; 0: it is drained.
     pub(in crate::start) fn weigh(&self, config: &Config, backends: &mut [BackendConfig]) {
-        let switched = lock(&self.switched);
-        for backend in backends {
-            backend.weight = match switch_of(&switched.backends, &backend.name) {
-                Some(BackendSwitch::Drain) => 0,
-                Some(BackendSwitch::Weight(weight)) => weight,
-                _ => configured(config, &backend.name),
-            };
+        weigh_by(&lock(&self.switched).backends, config, backends);
+    }
+
+    /// Applies what an operator has asked of the previous engine while this one began. Call it every second: it looks the first times.
+    pub(in crate::start) fn resume_late_switches(&self) {
+        if self.started.elapsed() > SETTLING_TIME {
+            return;
+        }
+        let before = self.off();
+        let noted = {
+            let mut switched = lock(&self.switched);
+            let backends = read_backends(&switched.run_dir);
+            if backends != switched.backends {
+                switched.backends = backends;
+                let _ = self.weigher.try_send(());
+            }
+            switched.noted()
+        };
+        if noted != before {
+            self.resume_switch();
+        }
+    }
+
+    /// Keeps the addresses of names for the next engine.
+    pub(in crate::start) fn keep_addresses(&self, addresses: &Addresses) {
+        let mut switched = lock(&self.switched);
+        if switched.addresses != *addresses {
+            kept_addresses::save(&switched.run_dir, addresses);
+            switched.addresses.clone_from(addresses);
         }
     }
 
@@ -181,6 +230,36 @@ impl Process {
         }
         statuses
     }
+}
+
+/// Before a worker has its first query: gives each backend the weight that an operator has set while the previous engine served.
+pub(in crate::start) fn weigh_as_switched(config: &Config, backends: &mut [BackendConfig]) {
+    weigh_by(&read_backends(&config.server.run_dir), config, backends);
+}
+
+fn weigh_by(switched: &Backends, config: &Config, backends: &mut [BackendConfig]) {
+    for backend in backends {
+        backend.weight = match switch_of(switched, &backend.name) {
+            Some(BackendSwitch::Drain) => 0,
+            Some(BackendSwitch::Weight(weight)) => weight,
+            _ => configured(config, &backend.name),
+        };
+    }
+}
+
+/// What an operator has switched while the previous engine served, or this one.
+fn read_backends(run_dir: &Path) -> Backends {
+    let kept = kept::read::<Backends>(run_dir, BACKENDS_FILE, BACKENDS_OCTETS_MAX).unwrap_or_else(|error| {
+        tracing::warn!("{}/{BACKENDS_FILE}: switches of backends are not read: {error}", run_dir.display());
+        None
+    });
+    let weights = limit::BACKEND_WEIGHT.min..=limit::BACKEND_WEIGHT.max;
+    let is_valid = |switch: &BackendSwitch| match switch {
+        BackendSwitch::Drain => true,
+        BackendSwitch::Enable => false,
+        BackendSwitch::Weight(weight) => weights.contains(weight),
+    };
+    kept.unwrap_or_default().into_iter().filter(|(_, switch)| is_valid(switch)).collect()
 }
 
 /// What a backend is called: its own name; that of the backend over TLS for which it stands in; that in the config, if it is one of the

@@ -4,7 +4,7 @@
 //! The path: [`Backends::submit`] → `pool` chooses by `balance` → `worker_backend` queues → `udp` sends and
 //! receives datagrams, or `stream` fills a connection → `matching` finds the query of a response, and `ending` gives it to
 //! its sink; without a response `pool` asks another backend, and `second_tries` may do so earlier.
-//! Layers: `flights`, `ids`, `queue` ← `worker_backend` ← `pool` with `ending`, `matching`, `second_tries` ← `udp`,
+//! Layers: `flights`, `ids`, `queue` ← `worker_backend` ← `roster` ← `pool` with `ending`, `matching`, `second_tries` ← `udp`,
 //! `stream` ← `sweep`, which starts and ends their tasks. Each calls only those before it.
 //! Besides, `health` checks from the control thread which backends answer, by one question each (`probe`).
 //! Never: knows what a session is, changes what a response says, or waits longer than its deadline.
@@ -29,6 +29,7 @@ mod queue;
 mod random;
 mod refusals;
 mod retry_budget;
+mod roster;
 mod second_tries;
 mod shares;
 mod sink;
@@ -54,6 +55,7 @@ use pool::Pool;
 pub use probe::{Missed, ask, probe};
 pub use shares::Shares;
 pub use sink::{Broken, Failure, Sink};
+use sweep::Tasks;
 pub use tls_memory::{Remembered, TlsMemory};
 pub use transfer::Receiver;
 
@@ -162,6 +164,7 @@ struct Live {
 /// All backends of one worker.
 pub struct Backends {
     pool: Rc<Pool>,
+    tasks: Rc<Tasks>,
 }
 
 impl Backends {
@@ -175,8 +178,8 @@ impl Backends {
         counters: &WorkerCounters,
     ) -> Self {
         let pool = Pool::new(configs, policy, hedge_percent, client_subnet, counters);
-        sweep::start(&pool);
-        Self { pool }
+        let tasks = sweep::start(&pool);
+        Self { pool, tasks }
     }
 
     /// Sends `message`, which `query` describes, with this turn's batch. The outcome goes to `sink`.
@@ -201,7 +204,7 @@ impl Backends {
     /// Whether a backend learns who its clients are.
     #[must_use]
     pub fn learn_clients(&self) -> bool {
-        self.pool.backends.iter().any(|backend| backend.config.proxy_v2)
+        self.pool.roster.borrow().asked().iter().any(|backend| backend.config.proxy_v2)
     }
 
     /// How many queries a session and its client may have in flight now, so that no client takes them all.
@@ -222,6 +225,15 @@ impl Backends {
     /// the same backends.
     pub fn reload(&self, policy: Policy, configs: &[BackendConfig]) {
         self.pool.reload(policy, configs);
+    }
+
+    /// Asks the backends of `configs` from now on. One that is the same but for its limits keeps its connections and what is known of
+    /// it; queries in flight at those that leave end there. `false`, and nothing changes: all have to be started anew.
+    #[must_use]
+    pub fn replace(&self, configs: &[BackendConfig]) -> bool {
+        let made = self.pool.replace(configs);
+        made.iter().flatten().for_each(|backend| self.tasks.begin(backend));
+        made.is_some()
     }
 
     /// Relays the zone transfer that `message` asks for to `sink`, over a connection of its own.

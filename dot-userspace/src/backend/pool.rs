@@ -23,6 +23,7 @@ use super::{
     history::History,
     ids::Ids,
     random::Random,
+    roster::Roster,
     sink::{Failure, Sink},
     subnet,
     worker_backend::Backend,
@@ -52,17 +53,24 @@ pub struct Pool {
     pub transfers: Cell<usize>,
     /// Second tries (hedging).
     pub hedging: Hedging,
+    /// Whether there are second tries where there is more than one backend.
+    hedges: bool,
     /// The backends.
-    pub backends: Box<[Rc<Backend>]>,
+    pub roster: RefCell<Roster>,
     policy: Cell<Policy>,
     /// The part of a client's subnet that backends learn.
     pub client_subnet: ClientSubnet,
     /// Queries that the backends can have in flight together.
-    pub capacity: usize,
+    pub capacity: Cell<usize>,
     turn: Cell<usize>,
     /// Wakes the sweeper.
     pub flying: Notify,
     is_retired: Cell<bool>,
+}
+
+/// The queries that backends can have in flight together.
+fn capacity(configs: &[BackendConfig]) -> usize {
+    configs.iter().map(BackendConfig::capacity).sum::<usize>().min(FLIGHTS_MAX)
 }
 
 impl Pool {
@@ -75,18 +83,20 @@ impl Pool {
         counters: &WorkerCounters,
     ) -> Rc<Self> {
         let hedging = Hedging::new(if configs.len() > 1 { hedge_percent } else { 0 });
-        let backend_of = |(index, config)| Rc::new(Backend::new(config, index, &hedging, counters));
+        let mut roster = Roster::default();
+        roster.replace(configs, |config, index| Backend::new(config, index, &hedging, counters));
         Rc::new(Self {
-            backends: configs.iter().enumerate().map(backend_of).collect(),
+            roster: RefCell::new(roster),
             flights: RefCell::default(),
             whole: RefCell::default(),
             random: Random::default(),
             counters: counters.clone(),
             transfers: Cell::new(0),
             hedging,
+            hedges: hedge_percent > 0,
             policy: Cell::new(policy),
             client_subnet,
-            capacity: configs.iter().map(BackendConfig::capacity).sum::<usize>().min(FLIGHTS_MAX),
+            capacity: Cell::new(capacity(configs)),
             turn: Cell::new(0),
             flying: Notify::new(),
             is_retired: Cell::new(false),
@@ -125,7 +135,7 @@ impl Pool {
             self.flying.notify_one();
         }
         self.counters.add(Counter::BackendOutstanding, 1);
-        self.give_to(slot, backend, now);
+        self.give_to(slot, &backend, now);
         Ok(())
     }
 
@@ -134,18 +144,18 @@ impl Pool {
     /// # Errors
     /// [`Failure::Full`]: each backend has as many queries as it may; [`Failure::Unreachable`]: there is no
     /// backend.
-    pub fn choose_for(&self, message: &[u8], query: &Query) -> Result<&Rc<Backend>, Failure> {
+    pub fn choose_for(&self, message: &[u8], query: &Query) -> Result<Rc<Backend>, Failure> {
         let affinity = match query.client_cookie(message) {
             Some(cookie) => Affinity::Cookie(cookie),
             None => Affinity::Name(qname(message, query.question_end)),
         };
         // A backend that rests is asked if none is awake, but not if the awake ones are only full.
-        let is_any_awake = || self.backends.iter().any(|backend| backend.is_awake());
+        let is_any_awake = || self.roster.borrow().asked().iter().any(|backend| backend.is_awake());
         let chosen = self.choose(affinity, 0);
         if let Some(backend) = chosen.or_else(|| self.choose_asleep(affinity).filter(|_| !is_any_awake())) {
             return Ok(backend);
         }
-        if self.backends.is_empty() {
+        if self.roster.borrow().asked().is_empty() {
             return Err(Failure::Unreachable);
         }
         self.count_failure(Failure::Full);
@@ -154,23 +164,24 @@ impl Pool {
 
     /// The next backend by policy, among those that are awake and whose bit is not in `tried`. One that stands in for
     /// another in clear comes last.
-    pub fn choose(&self, affinity: Affinity<'_>, tried: u64) -> Option<&Rc<Backend>> {
+    pub fn choose(&self, affinity: Affinity<'_>, tried: u64) -> Option<Rc<Backend>> {
         let may = |backend: &Backend| tried & backend.bit() == 0 && backend.is_awake();
         let chosen = self.choose_of(affinity, |backend| !backend.is_stand_in() && may(backend));
         chosen.or_else(|| self.choose_of(affinity, |backend| backend.is_stand_in() && may(backend)))
     }
 
     /// For the case that no backend is awake: one of them may answer by now.
-    fn choose_asleep(&self, affinity: Affinity<'_>) -> Option<&Rc<Backend>> {
+    fn choose_asleep(&self, affinity: Affinity<'_>) -> Option<Rc<Backend>> {
         self.choose_of(affinity, |backend| !backend.is_stand_in())
     }
 
-    fn choose_of(&self, affinity: Affinity<'_>, may: impl Fn(&Backend) -> bool) -> Option<&Rc<Backend>> {
+    fn choose_of(&self, affinity: Affinity<'_>, may: impl Fn(&Backend) -> bool) -> Option<Rc<Backend>> {
         let may = |backend: &Backend| backend.has_room() && may(backend);
-        if let [only] = &*self.backends {
-            return may(only).then_some(only);
+        let roster = self.roster.borrow();
+        if let [only] = roster.asked() {
+            return may(only).then(|| Rc::clone(only));
         }
-        let candidates = self.backends.iter().filter(|backend| may(backend)).map(|backend| Candidate {
+        let candidates = roster.asked().iter().filter(|backend| may(backend)).map(|backend| Candidate {
             index: backend.index,
             key: backend.config.address,
             weight: backend.live.get().weight,
@@ -179,25 +190,39 @@ impl Pool {
         let turn = self.turn.get().wrapping_add(1);
         self.turn.set(turn);
         let chosen = balance::choose(self.policy.get(), turn, affinity, candidates)?;
-        self.backends.get(chosen)
+        roster.get(chosen).map(Rc::clone)
     }
 
     /// Chooses by `policy` from now on, and gives each backend its limits from `configs`, which name the same
     /// backends.
     pub fn reload(&self, policy: Policy, configs: &[BackendConfig]) {
         self.policy.set(policy);
-        for (backend, config) in self.backends.iter().zip(configs) {
+        for (backend, config) in self.roster.borrow().asked().iter().zip(configs) {
             backend.live.set(config.live());
         }
     }
 
+    /// Asks the backends of `configs` from now on; one that stays keeps its connections, its queries, and what is known of it.
+    /// Returns the others, whose tasks have to be started. `None`, and nothing changes: second tries would begin or end with it.
+    pub fn replace(&self, configs: &[BackendConfig]) -> Option<Vec<Rc<Backend>>> {
+        if self.hedges && (configs.len() > 1) != self.hedging.is_on() {
+            return None;
+        }
+        let make = |config: &BackendConfig, index| Backend::new(config, index, &self.hedging, &self.counters);
+        let made = self.roster.borrow_mut().replace(configs, make);
+        self.capacity.set(capacity(configs));
+        // Those that left end in the sweeper, once their last query has.
+        self.flying.notify_one();
+        Some(made)
+    }
+
     /// The backend with this index.
-    pub fn backend(&self, index: usize) -> Option<&Rc<Backend>> {
-        self.backends.get(index)
+    pub fn backend(&self, index: usize) -> Option<Rc<Backend>> {
+        self.roster.borrow().get(index).map(Rc::clone)
     }
 
     /// The backend that has the query in `slot`.
-    pub fn backend_of(&self, slot: u16) -> Option<&Rc<Backend>> {
+    pub fn backend_of(&self, slot: u16) -> Option<Rc<Backend>> {
         let backend = self.flights.borrow().get(slot)?.backend;
         self.backend(backend)
     }
@@ -252,7 +277,7 @@ impl Pool {
             last.finish();
         }
         self.counters.add(Counter::BackendFailedOver, 1);
-        self.give_to(slot, next, now);
+        self.give_to(slot, &next, now);
         true
     }
 

@@ -67,7 +67,7 @@ impl Pool {
             return Verdict::OverBudget;
         }
         let Some(second) = self.flights.borrow_mut().split(slot) else { return Verdict::NobodyElse };
-        self.give_to(second, next, now);
+        self.give_to(second, &next, now);
         Verdict::Hedged
     }
 
@@ -76,7 +76,7 @@ impl Pool {
     }
 
     fn next_late(&self) -> Option<Instant> {
-        self.backends.iter().filter_map(|backend| backend.pace.next_late()).min()
+        self.roster.borrow().asked().iter().filter_map(|backend| backend.pace.next_late()).min()
     }
 }
 
@@ -89,7 +89,7 @@ pub async fn watch(pool: Rc<Pool>) {
             Some(late_at) => sleep_until(late_at.min(Instant::now() + LOOK_INTERVAL)).await,
         }
         let now = Instant::now();
-        for backend in &pool.backends {
+        for backend in pool.roster.borrow().asked() {
             while let Some((slot, late_at)) = backend.pace.take_late(now) {
                 // Most of these queries have their answer by then, and their slot may hold another query.
                 if !pool.is_late(slot, late_at) {

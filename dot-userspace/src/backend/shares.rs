@@ -58,12 +58,12 @@ fn datagram_share(datagrams: usize, outstanding: usize, capacity: usize) -> usiz
 impl Pool {
     /// The shares of a session and its client now.
     pub fn shares(&self) -> Shares {
-        Shares::of(self.flights.borrow().outstanding(), self.capacity)
+        Shares::of(self.flights.borrow().outstanding(), self.capacity.get())
     }
 
     /// How many queries a client may have in flight by UDP, while all clients together have `datagrams`.
     pub fn datagram_share(&self, datagrams: usize) -> usize {
-        datagram_share(datagrams, self.flights.borrow().outstanding(), self.capacity)
+        datagram_share(datagrams, self.flights.borrow().outstanding(), self.capacity.get())
     }
 }
 

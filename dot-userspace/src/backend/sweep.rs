@@ -2,14 +2,15 @@
 //! twenty times a second.
 //!
 //! Before: `Backends::start` made a pool. After: no query waits past its deadline, or for a backend that is silent while
-//! another may answer; when the pool is retired and no query waits, every task and every socket of it has ended.
+//! another may answer; when the pool is retired and no query waits, every task and every socket of it has ended. Those of a backend that
+//! is asked no more end with its last query.
 //! Holds: the transports of each backend. Nothing refers to them but their own tasks, which end here.
 //! Never: holds a borrow over an await.
 
 use std::{cell::RefCell, rc::Rc};
 
 use tokio::{
-    task::{JoinSet, spawn_local},
+    task::{AbortHandle, spawn_local},
     time::{Instant, sleep},
 };
 
@@ -20,6 +21,7 @@ use super::{
     sink::Failure,
     stream::{self, Scratch, Streams, silence},
     udp::{self, Datagrams, Inbound, path_mtu, resend},
+    worker_backend::Backend,
 };
 use crate::{ledger::turn_time, supervise::supervise};
 
@@ -32,44 +34,83 @@ const GOOD_PERCENT: u32 = 80;
 struct Transports {
     datagrams: Rc<Datagrams>,
     streams: Rc<Streams>,
+    tasks: [AbortHandle; 2],
+}
+
+impl Transports {
+    fn close(&self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+        self.datagrams.close();
+        self.streams.close();
+    }
+}
+
+/// The transports of all backends of a pool.
+pub struct Tasks {
+    pool: Rc<Pool>,
+    inbound: Rc<RefCell<Inbound>>,
+    scratch: Scratch,
+    transports: RefCell<Vec<Transports>>,
+}
+
+impl Tasks {
+    /// Starts the tasks of a backend; opens no socket yet.
+    pub fn begin(&self, backend: &Rc<Backend>) {
+        let datagrams = Rc::new(Datagrams::new(&self.pool, backend, &self.inbound));
+        let streams = Rc::new(Streams::new(&self.pool, backend, &self.scratch));
+        let (sending, distributing) = (Rc::clone(&datagrams), Rc::clone(&streams));
+        let tasks = [
+            spawn_local(supervise("sender", move || udp::send_queue(Rc::clone(&sending)))).abort_handle(),
+            spawn_local(supervise("distributor", move || stream::distribute(Rc::clone(&distributing))))
+                .abort_handle(),
+        ];
+        self.transports.borrow_mut().push(Transports { datagrams, streams, tasks });
+    }
+
+    /// Ends the tasks of backends that are asked no more and have no query left.
+    pub fn end_those_that_left(&self) {
+        self.transports.borrow_mut().retain(|one| {
+            let is_over = self.pool.roster.borrow_mut().forgets(&one.streams.backend);
+            if is_over {
+                one.close();
+            }
+            !is_over
+        });
+    }
 }
 
 /// Starts the tasks of `pool`; opens no socket yet.
-pub fn start(pool: &Rc<Pool>) {
-    let pool = Rc::clone(pool);
-    let (inbound, scratch) = (Rc::<RefCell<Inbound>>::default(), Scratch::default());
-    let transports_of = |backend: &Rc<_>| Transports {
-        datagrams: Rc::new(Datagrams::new(&pool, backend, &inbound)),
-        streams: Rc::new(Streams::new(&pool, backend, &scratch)),
-    };
-    let transports: Rc<[Transports]> = pool.backends.iter().map(transports_of).collect();
-    spawn_local(async move {
-        let mut tasks = JoinSet::new();
-        for Transports { datagrams, streams } in transports.iter() {
-            let (datagrams, streams) = (Rc::clone(datagrams), Rc::clone(streams));
-            tasks.spawn_local(supervise("sender", move || udp::send_queue(Rc::clone(&datagrams))));
-            tasks.spawn_local(supervise("distributor", move || stream::distribute(Rc::clone(&streams))));
-        }
-        if pool.hedging.is_on() {
-            let pool = Rc::clone(&pool);
-            tasks.spawn_local(supervise("hedging", move || second_tries::watch(Rc::clone(&pool))));
-        }
-        supervise("sweeper", || sweep(&pool, &transports)).await;
-        for one in transports.iter() {
-            one.datagrams.close();
-            one.streams.close();
-        }
+pub fn start(pool: &Rc<Pool>) -> Rc<Tasks> {
+    let tasks = Rc::new(Tasks {
+        pool: Rc::clone(pool),
+        inbound: Rc::default(),
+        scratch: Scratch::default(),
+        transports: RefCell::default(),
     });
+    pool.roster.borrow().asked().iter().for_each(|backend| tasks.begin(backend));
+    let all = Rc::clone(&tasks);
+    spawn_local(async move {
+        let pool = Rc::clone(&all.pool);
+        let hedging = pool.hedging.is_on().then(|| {
+            let pool = Rc::clone(&pool);
+            spawn_local(supervise("hedging", move || second_tries::watch(Rc::clone(&pool)))).abort_handle()
+        });
+        supervise("sweeper", || sweep(&pool, &all)).await;
+        hedging.iter().for_each(AbortHandle::abort);
+        all.transports.take().iter().for_each(Transports::close);
+    });
+    tasks
 }
 
 /// Ends queries past their deadline, moves those whose backend is silent, closes unused ports.
-async fn sweep(pool: &Rc<Pool>, transports: &[Transports]) {
+async fn sweep(pool: &Rc<Pool>, tasks: &Tasks) {
     loop {
         let is_quiet = pool.flights.borrow().outstanding() == 0;
         if is_quiet && pool.is_retired() {
             return;
         }
-        if is_quiet && !transports.iter().any(|one| one.datagrams.has_retired()) {
+        let has_retired = |one: &Transports| one.datagrams.has_retired();
+        if is_quiet && !tasks.transports.borrow().iter().any(has_retired) {
             pool.flying.notified().await;
         }
         sleep(SWEEP_INTERVAL).await;
@@ -78,14 +119,17 @@ async fn sweep(pool: &Rc<Pool>, transports: &[Transports]) {
         let late = pool.flights.borrow().find(|flight| flight.deadline <= now);
         late.into_iter().for_each(|slot| pool.give_up(slot, Failure::Silent));
         let silent = pool.flights.borrow().find(|flight| flight.patience_until <= now);
-        silent.into_iter().for_each(|slot| lose_patience(pool, transports, slot));
+        let transports = tasks.transports.borrow();
+        silent.into_iter().for_each(|slot| lose_patience(pool, &transports, slot));
         compare(pool, now);
-        for one in transports {
+        for one in transports.iter() {
             resend::send(&one.datagrams);
             udp::close_quiet(&one.datagrams);
             one.streams.backend.retries.refill();
             one.streams.sweep(now);
         }
+        drop(transports);
+        tasks.end_those_that_left();
     }
 }
 
@@ -99,7 +143,8 @@ fn lose_patience(pool: &Pool, transports: &[Transports], slot: u16) {
     }
     let mut flights = pool.flights.borrow_mut();
     let Some(flight) = flights.get_mut(slot) else { return };
-    let Some(Transports { datagrams, streams }) = transports.get(flight.backend) else { return };
+    let has_it = |one: &&Transports| one.streams.backend.index == flight.backend;
+    let Some(Transports { datagrams, streams, .. }) = transports.iter().find(has_it) else { return };
     flight.patience_until = Instant::now() + last.patience();
     match flight.half {
         Half::Datagram if flight.is_spare() => {}
@@ -118,9 +163,10 @@ fn lose_patience(pool: &Pool, transports: &[Transports], slot: u16) {
 
 /// Reports what each backend answered, and sets it aside if it answers much less than another.
 fn compare(pool: &Pool, now: Instant) {
-    let best = pool.backends.iter().filter_map(|backend| backend.outcomes.percent()).max();
+    let roster = pool.roster.borrow();
+    let best = roster.asked().iter().filter_map(|backend| backend.outcomes.percent()).max();
     let is_other_good = best.is_some_and(|best| best >= GOOD_PERCENT);
-    for backend in &pool.backends {
+    for backend in roster.asked() {
         let is_poor = backend.outcomes.percent().is_some_and(|percent| percent < POOR_PERCENT);
         if is_poor && is_other_good {
             backend.set_aside(now);

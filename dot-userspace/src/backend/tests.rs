@@ -1,15 +1,17 @@
-//! Unit tests of the folder: a task of a backend that starts again after a panic, a reload's limits.
+//! Unit tests of the folder: a task of a backend that starts again after a panic, a reload's limits, one backend in another's place.
 
-use std::{rc::Rc, time::Duration};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, UdpSocket},
     sync::Notify,
     task::LocalSet,
 };
 
-use super::{BackendConfig, Broken, Failure, Health, Receiver, Sink, TlsMemory, pool::Pool, sweep, transfer};
+use super::{
+    BackendConfig, Backends, Broken, Failure, Health, Receiver, Sink, TlsMemory, pool::Pool, sweep, transfer,
+};
 use crate::{
     config::{ClientSubnet, Policy, Transport},
     dns::{Asked, Query},
@@ -166,5 +168,94 @@ fn queries_leave_with_a_new_sender() {
         let mut heard = [0; 2 + QUERY.len()];
         stream.read_exact(&mut heard).await.unwrap();
         assert_eq!((&heard[..2], &heard[4..]), (&[0, 17][..], &QUERY[2..]));
+    });
+}
+
+/// A sink that counts responses.
+#[derive(Default)]
+struct Counts(Cell<usize>);
+
+impl Sink for Counts {
+    fn response(&self, _: Asked, _: &[u8]) -> Result<(), Broken> {
+        self.0.set(self.0.get() + 1);
+        Ok(())
+    }
+
+    fn failure(&self, _: Asked, _: &[u8], failure: Failure) {
+        panic!("{failure:?}");
+    }
+}
+
+/// Reads a query from a backend's end of a connection.
+async fn heard(stream: &mut tokio::net::TcpStream) -> [u8; 2 + QUERY.len()] {
+    let mut query = [0; 2 + QUERY.len()];
+    stream.read_exact(&mut query).await.unwrap();
+    query
+}
+
+/// Answers it.
+async fn answer(stream: &mut tokio::net::TcpStream, mut query: [u8; 2 + QUERY.len()]) {
+    query[4] |= 0x80;
+    stream.write_all(&query).await.unwrap();
+}
+
+/// Goal: another address of one backend leaves the connection of the other one open, and the query that the old address has is answered
+/// there; what has left is forgotten. Method: two servers over TCP, in turn; one is replaced while it has a query; then a thousand other
+/// addresses.
+#[test]
+fn one_backend_takes_the_place_of_another() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let mut servers = Vec::new();
+        for _ in 0..3 {
+            servers.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        }
+        let configs: Vec<_> =
+            servers.iter().map(|one| backend_at(one.local_addr().unwrap(), Transport::Tcp)).collect();
+        let counters = WorkerCounters::default();
+        let backends = Backends::start(&configs[..2], Policy::RoundRobin, 0, ClientSubnet::Pass, &counters);
+        let (query, answered) = (Query::parse(&QUERY).unwrap(), Rc::new(Counts::default()));
+        let submit = || backends.submit(&QUERY, &query, Rc::clone(&answered) as Rc<dyn Sink>).unwrap();
+        let until = |count| {
+            let answered = Rc::clone(&answered);
+            async move {
+                while answered.0.get() < count {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        };
+        (0..2).for_each(|_| submit());
+        let (mut stays, mut leaves) =
+            (servers[0].accept().await.unwrap().0, servers[1].accept().await.unwrap().0);
+        let (first, late) = (heard(&mut stays).await, heard(&mut leaves).await);
+        answer(&mut stays, first).await;
+        until(1).await;
+        assert!(backends.replace(&[configs[0].clone(), configs[2].clone()]));
+        (0..2).for_each(|_| submit());
+        // Over the connection that there was.
+        let again = heard(&mut stays).await;
+        answer(&mut stays, again).await;
+        let mut comes = servers[2].accept().await.unwrap().0;
+        let new = heard(&mut comes).await;
+        answer(&mut comes, new).await;
+        until(3).await;
+        answer(&mut leaves, late).await;
+        until(4).await;
+        assert_eq!(
+            leaves.read(&mut [0; 1]).await.unwrap_or_default(),
+            0,
+            "its connection ends with its last query"
+        );
+        let indexes = || backends.pool.roster.borrow().indexes();
+        for port in 1..=1000 {
+            let other = backend_at(([127, 0, 0, 1], port).into(), Transport::Tcp);
+            assert!(backends.replace(&[configs[0].clone(), other]));
+            backends.tasks.end_those_that_left();
+        }
+        assert!(indexes() <= 4, "{}", indexes());
+        submit();
+        let query = heard(&mut stays).await;
+        answer(&mut stays, query).await;
+        until(5).await;
     });
 }

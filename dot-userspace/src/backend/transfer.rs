@@ -96,7 +96,7 @@ pub fn begin(pool: &Rc<Pool>, message: &[u8], query: &Query, sink: Rc<dyn Receiv
         pool.count_failure(Failure::Full);
         return Err(Failure::Full);
     };
-    let backend = Rc::clone(pool.choose_for(message, query)?);
+    let backend = pool.choose_for(message, query)?;
     let mut octets = Vec::new();
     let passes_subnet = pool.client_subnet != ClientSubnet::Strip;
     dns::forward(message, query, id, passes_subnet, &mut octets);

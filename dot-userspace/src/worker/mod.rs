@@ -58,7 +58,7 @@ pub use line::Line;
 use passage::Arrived;
 use sessions::ARRIVED_MAX;
 pub use settings::Settings;
-use settings::{are_answers_same, are_backends_same, of_backends};
+use settings::{are_answers_same, of_backends};
 
 use crate::{
     backend::{BackendConfig, Backends},
@@ -310,10 +310,7 @@ fn not_registered(error: io::Error) {
 
 /// Applies new settings. Backends are replaced only if they changed, so queries in flight stay matched.
 fn reload(shared: &Rc<WorkerShared>, acceptor: &Acceptor, old: &Settings, new: &Settings) {
-    let is_same = are_backends_same(old, new);
-    let backends = (!is_same).then(|| start_backends(new, &shared.counters));
-    shared.reload(new.limits, backends);
-    shared.backends().reload(new.policy, &new.backends);
+    moved::change(shared, old, new);
     if !are_answers_same(old, new) {
         shared.renew_cache(new.keeping);
     }

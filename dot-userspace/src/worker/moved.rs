@@ -7,17 +7,26 @@
 use std::rc::Rc;
 
 use super::{
-    settings::{Settings, are_backends_same},
+    settings::{Settings, are_backends_same, may_replace},
     start_backends,
 };
 use crate::{backend::BackendConfig, session::WorkerShared};
 
+/// Has the worker ask the backends of `new`. Those that stay keep their connections and what is known of them.
+pub(super) fn change(shared: &Rc<WorkerShared>, current: &Settings, new: &Settings) {
+    let is_same = are_backends_same(current, new);
+    let is_done = is_same || (may_replace(current, new) && shared.backends().replace(&new.backends));
+    shared.reload(new.limits, (!is_done).then(|| start_backends(new, &shared.counters)));
+    shared.backends().reload(new.policy, &new.backends);
+}
+
 /// Has the worker ask `backends`; its settings from then on.
 pub(super) fn to(shared: &Rc<WorkerShared>, current: &Settings, backends: Vec<BackendConfig>) -> Settings {
     let new = Settings { backends, ..current.clone() };
-    if !are_backends_same(current, &new) {
-        shared.reload(new.limits, Some(start_backends(&new, &shared.counters)));
+    if are_backends_same(current, &new) {
+        shared.backends().reload(new.policy, &new.backends);
+    } else {
+        change(shared, current, &new);
     }
-    shared.backends().reload(new.policy, &new.backends);
     new
 }

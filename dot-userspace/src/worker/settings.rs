@@ -66,6 +66,11 @@ pub(super) fn are_backends_same(old: &Settings, new: &Settings) -> bool {
     rest(old) == rest(new) && pairs.all(|(old, new)| old.is_same_but_for_limits(new))
 }
 
+/// Whether single backends may be replaced while the others go on: what they share stays the same.
+pub(super) fn may_replace(old: &Settings, new: &Settings) -> bool {
+    (old.hedge_percent, old.client_subnet) == (new.hedge_percent, new.client_subnet)
+}
+
 /// Whether cached answers stay valid: each backend that may have given one is still configured, and learns as much of
 /// clients.
 pub(super) fn are_answers_same(old: &Settings, new: &Settings) -> bool {

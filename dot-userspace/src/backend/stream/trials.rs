@@ -190,7 +190,7 @@ mod tests {
         LocalSet::new().block_on(&runtime, async {
             let config = backend_at("127.0.0.1:9".parse().unwrap(), Transport::Tcp);
             let pool = Pool::new(&[config], Policy::First, 0, ClientSubnet::Pass, &WorkerCounters::default());
-            let streams = Streams::new(&pool, pool.backend(0).unwrap(), &Scratch::default());
+            let streams = Streams::new(&pool, &pool.backend(0).unwrap(), &Scratch::default());
             let query = Query::parse(&QUERY).unwrap();
             let trials = Trials::new(Lane::Trial, 4);
             for needs in needs {

@@ -6,8 +6,14 @@
 //! different one becomes a comment. Never: invents a value; if a value must be changed to be valid here, a comment
 //! says so.
 
-use std::{fmt::Write as _, net::SocketAddr, time::Duration};
+use std::{
+    fmt::Write as _,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use super::place::DNS;
 use crate::config::limit;
 
 /// A value, and the `file:line` it is from.
@@ -48,6 +54,10 @@ pub(super) struct Draft {
     pub(super) connections_max: Option<From<u64>>,
     pub(super) policy: Option<From<&'static str>>,
     pub(super) backends: Vec<From<Backend>>,
+    /// The folder of the file that is read: other programs' relative paths begin there.
+    pub(super) folder: PathBuf,
+    /// The backends of services before the one that is read.
+    before: usize,
     /// Lines without a counterpart, each with its reason.
     remarks: Vec<From<String>>,
 }
@@ -58,9 +68,48 @@ impl Draft {
         self.dot.is_empty() && self.do53.is_empty()
     }
 
-    /// Notes that a line has no counterpart, and why.
+    /// Notes that a line has no counterpart, and why; once, also if it is a default of several services.
     pub(super) fn remark(&mut self, place: &str, why: impl Into<String>) {
-        self.remarks.push(From { value: why.into(), place: place.to_owned() });
+        let value = why.into();
+        Self::add(&mut self.remarks, value, place);
+    }
+
+    /// Another service follows.
+    pub(super) fn begin_service(&mut self) {
+        self.before = self.backends.len();
+    }
+
+    /// Adds a server. The second service's servers answer for the first one too: that is said.
+    pub(super) fn add_backend(&mut self, backend: Backend, place: &str) {
+        if self.before > 0 && !self.backends.iter().any(|known| known.value == backend) {
+            let why = format!("{}: dotd asks all backends for clients of every listener", backend.address);
+            self.remark(place, why);
+        }
+        Self::add(&mut self.backends, backend, place);
+    }
+
+    /// Adds an address for DNS over TLS. `is_dual`: a wildcard of IPv6 takes clients of both families.
+    pub(super) fn add_dot(&mut self, address: SocketAddr, is_dual: bool, place: &str) {
+        if address.port() == DNS {
+            return self.remark(place, "TLS on port 53: DNS over TLS must not use it (RFC 7858)");
+        }
+        Self::add(&mut self.dot, address, place);
+        if is_dual && address.ip() == Ipv6Addr::UNSPECIFIED {
+            Self::add(&mut self.dot, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()), place);
+        }
+    }
+
+    /// Adds a certificate and its key. Relative paths begin at `base`, or where the file is that is read.
+    pub(super) fn add_identity(&mut self, pair: [&str; 2], base: Option<&str>, place: &str) {
+        if let Some(folder) = pair.iter().find(|path| path.ends_with('/')) {
+            return self.remark(
+                place,
+                format!("`{folder}` is a folder: name each of its files in tls.certificates"),
+            );
+        }
+        let base = base.map_or(self.folder.as_path(), Path::new);
+        let [cert, key] = pair.map(|path| base.join(path).display().to_string());
+        Self::add(&mut self.certificates, (cert, key), place);
     }
 
     /// Sets a value that dotd has once. A second, different one becomes a remark.
@@ -93,6 +142,9 @@ impl Draft {
         let mut toml = Toml(
             "# Made by `dotd import`. Read the comments, run `dotd check`, then start dotd.\n".to_owned(),
         );
+        if self.backends.is_empty() {
+            toml.0 += NO_BACKEND;
+        }
         toml.section(
             "server",
             [self.user.as_ref().map(|user| toml_line("user", &quoted(&user.value), &user.place))],
@@ -151,6 +203,10 @@ impl Draft {
     }
 }
 
+/// The first remark of a draft that forwards to no server.
+const NO_BACKEND: &str = "# NO BACKEND: no server was found that dotd may ask (the end of this file says why). Add a [[backend]]:\n\
+                          # without one dotd answers for its test zone alone.\n";
+
 /// The text so far.
 struct Toml(String);
 
@@ -166,12 +222,12 @@ impl Toml {
     fn backend(&mut self, from: &From<Backend>) {
         let backend = &from.value;
         let mut lines = toml_line("address", &quoted(&backend.address.to_string()), &from.place);
-        let transport = if backend.tls.is_some() { "tls" } else { "tcp" };
-        lines += &toml_line(
-            "transport",
-            &quoted(transport),
-            "as before; \"udp\" works too where the server has it",
-        );
+        lines += &match backend.tls {
+            Some(_) => toml_line("transport", &quoted("tls"), "as before"),
+            None => {
+                toml_line("transport", &quoted("tcp"), "as before; \"udp\" works too where the server has it")
+            }
+        };
         if let Some(secure) = &backend.tls {
             lines += &secure
                 .name

@@ -5,7 +5,10 @@
 //!
 //! Source: HAProxy's configuration manual, sections 4 (proxies) and 5 (bind and server options).
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use super::{
     draft::{Backend, Draft, Secure},
@@ -26,32 +29,50 @@ struct Section<'a> {
 /// Reads one file.
 pub(super) fn read(name: &str, text: &str, draft: &mut Draft) {
     let sections = sections(name, text);
+    let of_process = || sections.iter().filter(|section| matches!(section.kind, "global" | "defaults"));
+    let crt_base = of_process().find_map(|section| section.value("crt-base"));
     let mut taken = Vec::new();
     for section in sections.iter().filter(|section| matches!(section.kind, "frontend" | "listen")) {
-        if section.binds(draft) {
+        if section.binds(crt_base, draft) {
+            draft.begin_service();
             section.front_options(draft);
-            let used = section.lines.iter().filter(|(words, _)| words[0] == "default_backend");
-            taken.extend(used.filter_map(|(words, _)| words.get(1).copied()));
+            let used = section.used();
+            for backend in
+                sections.iter().filter(|backend| backend.kind == "backend" && used.contains(&backend.name))
+            {
+                backend.servers(draft);
+            }
+            taken.extend(used);
             if section.kind == "listen" {
                 section.servers(draft);
             }
         }
     }
-    for section in
-        sections.iter().filter(|section| section.kind == "backend" && taken.contains(&section.name))
-    {
-        section.servers(draft);
-    }
     if !taken.is_empty() || !draft.is_empty() {
-        for section in sections.iter().filter(|section| matches!(section.kind, "global" | "defaults")) {
-            section.process_options(draft);
-        }
+        of_process().for_each(|section| section.process_options(draft));
     }
 }
 
 /// The file's sections; what stands behind `#` is a remark of its author.
 fn sections<'a>(name: &str, text: &'a str) -> Vec<Section<'a>> {
-    const KINDS: [&str; 5] = ["global", "defaults", "frontend", "listen", "backend"];
+    // Those that are not read end the one before all the same.
+    const KINDS: [&str; 15] = [
+        "global",
+        "defaults",
+        "frontend",
+        "listen",
+        "backend",
+        "resolvers",
+        "peers",
+        "userlist",
+        "mailers",
+        "program",
+        "cache",
+        "ring",
+        "http-errors",
+        "log-forward",
+        "fcgi-app",
+    ];
     let mut sections: Vec<Section> = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.split(" #").next().unwrap_or_default();
@@ -76,28 +97,49 @@ fn values<'a>(words: &[&'a str], key: &str) -> Vec<&'a str> {
 }
 
 impl Section<'_> {
-    /// Takes the `bind` lines with TLS on port 853; says whether there was one.
-    fn binds(&self, draft: &mut Draft) -> bool {
-        let mut is_ours = false;
-        for (words, place) in self.lines.iter().filter(|(words, _)| words[0] == "bind") {
+    /// The value of the first line with this keyword.
+    fn value(&self, key: &str) -> Option<&str> {
+        self.lines.iter().find(|(words, _)| words[0] == key).and_then(|(words, _)| words.get(1).copied())
+    }
+
+    /// The back ends that a front end uses: the one of `default_backend`, or where there is none, those of its rules.
+    fn used(&self) -> Vec<&str> {
+        let of = |key: &str| -> Vec<&str> {
+            let lines = self.lines.iter().filter(|(words, _)| words[0] == key);
+            lines.filter_map(|(words, _)| words.get(1).copied()).collect()
+        };
+        let default = of("default_backend");
+        if default.is_empty() { of("use_backend") } else { default }
+    }
+
+    /// Takes the `bind` lines with TLS, if one of them is for port 853; says whether there was one.
+    fn binds(&self, crt_base: Option<&str>, draft: &mut Draft) -> bool {
+        let binds = || self.lines.iter().filter(|(words, _)| words[0] == "bind");
+        let listens = |addresses: &str| -> Vec<Option<SocketAddr>> {
+            addresses.split(',').map(|word| place::listen(word, Ipv4Addr::UNSPECIFIED.into())).collect()
+        };
+        let is_dot = |words: &[&str]| {
+            let listens = listens(words.get(1).copied().unwrap_or_default());
+            words.contains(&"ssl") && listens.iter().flatten().any(|listen| listen.port() == DOT)
+        };
+        let is_ours = binds().any(|(words, _)| is_dot(words));
+        for (words, place) in binds() {
             let addresses = words.get(1).copied().unwrap_or_default();
-            let listens: Vec<_> =
-                addresses.split(',').map(|word| place::listen(word, Ipv4Addr::UNSPECIFIED.into())).collect();
-            if !words.contains(&"ssl") || !listens.iter().flatten().any(|listen| listen.port() == DOT) {
+            if !is_ours || !words.contains(&"ssl") || addresses.contains("quic") {
                 draft.remark(place, format!("`bind {addresses}` is not DNS over TLS: keep HAProxy for it"));
                 continue;
             }
-            is_ours = true;
-            for listen in listens {
+            for listen in listens(addresses) {
                 match listen {
-                    Some(listen) => Draft::add(&mut draft.dot, listen, place),
+                    // Linux gives a wildcard of IPv6 the clients of IPv4 too.
+                    Some(listen) => draft.add_dot(listen, !words.contains(&"v6only"), place),
                     None => draft.remark(
                         place,
                         format!("`bind {addresses}`: dotd listens on addresses; write the number"),
                     ),
                 }
             }
-            bind_options(words, place, draft);
+            bind_options(words, crt_base, place, draft);
         }
         is_ours
     }
@@ -107,8 +149,13 @@ impl Section<'_> {
             match (words[0], words.get(1).copied()) {
                 ("maxconn", Some(number)) => connections(number, place, draft),
                 ("timeout", Some(_)) => timeout(words, place, draft),
-                ("bind" | "default_backend" | "mode" | "server" | "balance" | "option" | "log", _) => {}
-                (word, _) => draft.remark(place, format!("`{word}` has no counterpart")),
+                ("use_backend", Some(name)) => {
+                    let why =
+                        format!("`use_backend {name}`: dotd has one set of backends, and evaluates no rule");
+                    draft.remark(place, why);
+                }
+                ("bind" | "default_backend" | "mode" | "server" | "default-server" | "balance", _) => {}
+                (word, _) => no_counterpart(word, place, draft),
             }
         }
     }
@@ -132,26 +179,39 @@ impl Section<'_> {
                         format!("`{word}`: rustls offers only what is sound; there is nothing to set"),
                     );
                 }
-                _ => {}
+                ("balance", Some(policy)) => balance(policy, place, draft),
+                ("mode" | "crt-base", _) => {}
+                (word, _) => no_counterpart(word, place, draft),
             }
         }
     }
 
     fn servers(&self, draft: &mut Draft) {
+        let mut defaults = Vec::new();
         for (words, place) in &self.lines {
             match (words[0], words.get(1).copied()) {
-                ("server", Some(_)) => server(words, place, draft),
+                // Its own words come first, and so count before the defaults.
+                ("server", Some(_)) => server(&[words.as_slice(), &defaults].concat(), place, draft),
+                ("default-server", _) => defaults.extend_from_slice(words.get(1..).unwrap_or_default()),
                 ("balance", Some(policy)) => balance(policy, place, draft),
-                ("use_backend", _) => draft.remark(place, "`use_backend`: dotd has one set of backends"),
-                _ => {}
+                ("server-template", _) => {
+                    draft.remark(place, "`server-template`: a backend is an address; write the numbers");
+                }
+                // A `listen` section said what it has to say of these as a front end.
+                _ if self.kind == "listen" => {}
+                ("mode", _) => {}
+                (word, _) => no_counterpart(word, place, draft),
             }
         }
     }
 }
 
-fn bind_options(words: &[&str], place: &str, draft: &mut Draft) {
+fn bind_options(words: &[&str], crt_base: Option<&str>, place: &str, draft: &mut Draft) {
     for file in values(words, "crt") {
-        Draft::add(&mut draft.certificates, (file.to_owned(), file.to_owned()), place);
+        draft.add_identity([file, file], crt_base, place);
+    }
+    for file in values(words, "crt-list") {
+        draft.remark(place, format!("`crt-list {file}`: name each of its files in tls.certificates"));
     }
     let is_verified = values(words, "verify").contains(&"required");
     for file in values(words, "ca-file").into_iter().filter(|_| is_verified) {
@@ -188,7 +248,19 @@ fn server(words: &[&str], place: &str, draft: &mut Draft) {
     }
     let has_proxy_header = words.iter().any(|word| word.starts_with("send-proxy"));
     let weight = first("weight").and_then(|weight| weight.parse().ok()).unwrap_or(1);
-    Draft::add(&mut draft.backends, Backend { address, tls, has_proxy_header, weight }, place);
+    draft.add_backend(Backend { address, tls, has_proxy_header, weight }, place);
+}
+
+fn no_counterpart(word: &str, place: &str, draft: &mut Draft) {
+    let why = match word {
+        "log" | "option" | "daemon" | "pidfile" | "stats" => {
+            format!(
+                "`{word}`: dotd stays in the foreground and logs to standard error; `dotd stats` and /metrics have figures"
+            )
+        }
+        _ => format!("`{word}` has no counterpart"),
+    };
+    draft.remark(place, why);
 }
 
 fn balance(policy: &str, place: &str, draft: &mut Draft) {
@@ -222,6 +294,6 @@ fn timeout(words: &[&str], place: &str, draft: &mut Draft) {
         ("client-hs" | "client-handshake", Some(time)) => {
             draft.once(|draft| &mut draft.handshake_timeout, time, place, "session.handshake_timeout");
         }
-        _ => {}
+        (kind, _) => draft.remark(place, format!("`timeout {kind}` has no counterpart")),
     }
 }

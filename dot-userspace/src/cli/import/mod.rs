@@ -44,6 +44,8 @@ pub(super) fn import(program: Program, files: &[PathBuf]) -> Result<String, CliE
             )));
         }
         let text = fs::read_to_string(file).map_err(|error| refuse(error.to_string()))?;
+        let path = std::path::absolute(file).map_err(|error| refuse(error.to_string()))?;
+        draft.folder = path.parent().map(PathBuf::from).unwrap_or_default();
         read(program, &name, &text, &mut draft);
     }
     if draft.is_empty() {

@@ -119,9 +119,19 @@ fn stream(directives: &[Directive], draft: &mut Draft) {
             draft.remark(&server.place, "a server that is not DNS over TLS: keep nginx for it");
             continue;
         }
+        draft.begin_service();
         for listen in listens {
             match place::listen(listen.value(), Ipv4Addr::UNSPECIFIED.into()) {
-                Some(address) => Draft::add(&mut draft.dot, address, &listen.place),
+                Some(address) if listen.has("ssl") => {
+                    draft.add_dot(address, listen.has("ipv6only=off"), &listen.place);
+                }
+                Some(address) => {
+                    Draft::add(&mut draft.do53, address, &listen.place);
+                    draft.remark(
+                        &listen.place,
+                        "`listen` without `ssl`: dotd listens there for DNS in clear, by TCP and UDP",
+                    );
+                }
                 None => draft.remark(&listen.place, format!("`listen {}`: write an address", listen.value())),
             }
             if listen.has("proxy_protocol") {
@@ -130,28 +140,46 @@ fn stream(directives: &[Directive], draft: &mut Draft) {
                 draft.remark(&listen.place, why);
             }
         }
-        identities(&server.inner, draft);
-        options(&server.inner, draft);
-        pass(&server.inner, directives, draft);
+        // A directive of the stream holds for each server that has none of that name.
+        let scopes = [server.inner.as_slice(), directives];
+        identities(scopes, draft);
+        options(scopes, draft);
+        pass(scopes, draft);
     }
+}
+
+/// The directives of a server, and those of the stream around it.
+type Scopes<'a> = [&'a [Directive]; 2];
+
+/// Those with this name that hold: the server's own, or the stream's.
+fn all<'a>([server, stream]: Scopes<'a>, name: &str) -> Vec<&'a Directive> {
+    let of =
+        |scope: &'a [Directive]| -> Vec<_> { scope.iter().filter(|directive| directive.is(name)).collect() };
+    let own = of(server);
+    if own.is_empty() { of(stream) } else { own }
+}
+
+fn first<'a>(scopes: Scopes<'a>, name: &str) -> Option<&'a Directive> {
+    all(scopes, name).first().copied()
 }
 
 /// The n-th `ssl_certificate` belongs to the n-th `ssl_certificate_key`.
-fn identities(server: &[Directive], draft: &mut Draft) {
-    let keys = server.iter().filter(|directive| directive.is("ssl_certificate_key"));
-    let certificates = server.iter().filter(|directive| directive.is("ssl_certificate"));
-    for (cert, key) in certificates.zip(keys) {
-        let pair = (cert.value().to_owned(), key.value().to_owned());
-        Draft::add(&mut draft.certificates, pair, &cert.place);
+fn identities(scopes: Scopes<'_>, draft: &mut Draft) {
+    for (cert, key) in all(scopes, "ssl_certificate").into_iter().zip(all(scopes, "ssl_certificate_key")) {
+        draft.add_identity([cert.value(), key.value()], None, &cert.place);
     }
 }
 
-fn options(server: &[Directive], draft: &mut Draft) {
-    for directive in server {
+fn options(scopes: Scopes<'_>, draft: &mut Draft) {
+    let [server, stream] = scopes;
+    let has_own =
+        |directive: &&Directive| !server.iter().any(|own| own.words.first() == directive.words.first());
+    let inherited = stream.iter().filter(|directive| directive.inner.is_empty()).filter(has_own);
+    for directive in server.iter().chain(inherited) {
         let (place, value) = (directive.place.as_str(), directive.value());
         match directive.words.first().map_or("", String::as_str) {
             "ssl_client_certificate"
-                if find(server, "ssl_verify_client").is_some_and(|verify| verify.value() == "on") =>
+                if first(scopes, "ssl_verify_client").is_some_and(|verify| verify.value() == "on") =>
             {
                 draft.once(|draft| &mut draft.client_ca, value.to_owned(), place, "tls.client_ca");
             }
@@ -195,10 +223,11 @@ fn options(server: &[Directive], draft: &mut Draft) {
 }
 
 /// `proxy_pass` to an address, or to an `upstream` of the same stream.
-fn pass(server: &[Directive], stream: &[Directive], draft: &mut Draft) {
+fn pass(scopes: Scopes<'_>, draft: &mut Draft) {
+    let [server, stream] = scopes;
     let Some(pass) = find(server, "proxy_pass") else { return };
-    let is_on = |name: &str| find(server, name).is_some_and(|directive| directive.value() == "on");
-    let text = |name: &str| find(server, name).map(|directive| directive.value().to_owned());
+    let is_on = |name: &str| first(scopes, name).is_some_and(|directive| directive.value() == "on");
+    let text = |name: &str| first(scopes, name).map(|directive| directive.value().to_owned());
     let tls = is_on("proxy_ssl")
         .then(|| Secure { name: text("proxy_ssl_name"), ca: text("proxy_ssl_trusted_certificate") });
     if tls.as_ref().is_some_and(|secure| secure.name.is_none()) {
@@ -223,11 +252,7 @@ fn pass(server: &[Directive], stream: &[Directive], draft: &mut Draft) {
         let weight =
             found.words.iter().find_map(|word| word.strip_prefix("weight=")?.parse().ok()).unwrap_or(1);
         let has_proxy_header = is_on("proxy_protocol");
-        Draft::add(
-            &mut draft.backends,
-            Backend { address, tls: tls.clone(), has_proxy_header, weight },
-            &found.place,
-        );
+        draft.add_backend(Backend { address, tls: tls.clone(), has_proxy_header, weight }, &found.place);
         if found.has("backup") {
             draft.once(|draft| &mut draft.policy, "first", &found.place, "balance.policy");
         }

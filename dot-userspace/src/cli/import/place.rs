@@ -11,8 +11,16 @@ use std::{
 pub(super) const DNS: u16 = 53;
 pub(super) const DOT: u16 = 853;
 
-/// An address to listen on: `853`, `:853`, `*:853`, `:::853`, `[::]:853`, `192.0.2.1:853`. Without a host it is `any`.
+/// An address to listen on: `853`, `:853`, `*:853`, `:::853`, `[::]:853`, `192.0.2.1:853`, and HAProxy's `ipv4@:853` and `ipv6@:853`.
+/// Without a host it is `any`.
 pub(super) fn listen(word: &str, any: IpAddr) -> Option<SocketAddr> {
+    let (any, word) = match word.split_once('@') {
+        Some(("ipv4", word)) => (any, word),
+        Some(("ipv6", word)) if any.is_loopback() => (Ipv6Addr::LOCALHOST.into(), word),
+        Some(("ipv6", word)) => (Ipv6Addr::UNSPECIFIED.into(), word),
+        Some(_) => return None,
+        None => (any, word),
+    };
     let (host, port) = split(word);
     let port = port_number(port)?;
     let ip = match host {

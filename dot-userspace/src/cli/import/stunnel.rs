@@ -50,9 +50,10 @@ pub(super) fn read(name: &str, text: &str, draft: &mut Draft) {
     let global = services.remove(0);
     // Without a section stunnel serves its standard input, as inetd does; with them the global lines are defaults.
     global.entries.iter().for_each(|entry| process_option(entry, draft));
-    for service in &services {
-        service.add_to(&global, draft);
-    }
+    // Servers first: what a client service means depends on whether there is one.
+    let is_client = |service: &&Service| service.is_yes(&global, "client");
+    services.iter().filter(|service| !is_client(service)).for_each(|service| service.add_to(&global, draft));
+    services.iter().filter(is_client).for_each(|service| service.add_to(&global, draft));
 }
 
 /// Options of the process.
@@ -71,7 +72,7 @@ fn process_option(entry: &Entry, draft: &mut Draft) {
             draft.remark(&entry.place, format!("`include = {}`: import those files too", entry.value))
         }
         // Defaults of services: each service reads them.
-        key if is_service_option(key) => {}
+        key if is_service_option(key) || is_judged(key) => {}
         key => draft.remark(&entry.place, format!("`{key}` has no counterpart")),
     }
 }
@@ -98,6 +99,11 @@ fn is_service_option(key: &str) -> bool {
             | "protocol"
             | "failover"
     )
+}
+
+/// Options of services that have no counterpart, but a reason of their own.
+fn is_judged(key: &str) -> bool {
+    matches!(key, "ciphers" | "ciphersuites" | "curve" | "curves" | "psksecrets" | "pskidentity" | "capath")
 }
 
 impl Service {
@@ -127,10 +133,21 @@ impl Service {
             return draft.remark(&accept.place, why);
         }
         let is_client = self.is_yes(global, "client");
-        Draft::add(if is_client { &mut draft.do53 } else { &mut draft.dot }, listen, &accept.place);
+        if is_client && !draft.dot.is_empty() {
+            let why = format!(
+                "service `{}` encrypts queries, beside one that serves DNS over TLS: dotd has one set of backends, and queries \
+                 could go in a circle. Keep stunnel for it, or make a dotd of its own from a file with this service alone",
+                self.name
+            );
+            return draft.remark(&accept.place, why);
+        }
+        draft.begin_service();
         if is_client {
+            Draft::add(&mut draft.do53, listen, &accept.place);
             draft.remark(&accept.place, "a client service: dotd listens there for DNS in clear, by UDP too");
         } else {
+            // stunnel's socket for `:::853` takes IPv4 too.
+            draft.add_dot(listen, true, &accept.place);
             self.identity(global, draft);
             self.clients(global, draft);
         }
@@ -143,8 +160,8 @@ impl Service {
     /// `cert` and `key`; without `key` the certificate's file holds both.
     fn identity(&self, global: &Self, draft: &mut Draft) {
         if let Some(cert) = self.find(global, "cert") {
-            let key = self.find(global, "key").unwrap_or(cert).value.clone();
-            Draft::add(&mut draft.certificates, (cert.value.clone(), key), &cert.place);
+            let key = &self.find(global, "key").unwrap_or(cert).value;
+            draft.add_identity([&cert.value, key], None, &cert.place);
         }
     }
 
@@ -190,7 +207,7 @@ impl Service {
         let protocol = self.find(global, "protocol");
         let has_proxy_header = protocol.is_some_and(|entry| entry.value.eq_ignore_ascii_case("proxy"));
         let tls = is_client.then_some(Secure { name, ca });
-        Draft::add(&mut draft.backends, Backend { address, tls, has_proxy_header, weight: 1 }, &entry.place);
+        draft.add_backend(Backend { address, tls, has_proxy_header, weight: 1 }, &entry.place);
     }
 
     fn session_option(&self, entry: &Entry, draft: &mut Draft) {
@@ -232,6 +249,10 @@ impl Service {
                     "`{}`: rustls offers only suites and groups that are sound; there is nothing to set",
                     entry.key
                 );
+                draft.remark(&entry.place, why);
+            }
+            "capath" => {
+                let why = "`CApath`: towards backends dotd takes the system's authorities; for others name a file in `ca`";
                 draft.remark(&entry.place, why);
             }
             "psksecrets" | "pskidentity" => {

@@ -2,6 +2,8 @@
 //!
 //! Before: texts. After: `config::parse` accepts every draft, and each old line is a value or a remark. Never: reads a file.
 
+mod shapes;
+
 use proptest::prelude::*;
 
 use super::*;

@@ -8,7 +8,8 @@ take_over() {
     dotd upgrade || status=$?
     case $status in
     0) ;;
-    3 | 4) systemctl try-restart dotd.service ;;
+    # The package is installed all the same: its script must not end here, nor without a word.
+    3 | 4) systemctl try-restart dotd.service || echo "dotd: the new build did not start: journalctl -u dotd says why" >&2 ;;
     *) echo "dotd: the old build continues to serve (reason above). Repair that, then run: dotd upgrade" >&2 ;;
     esac
 }

@@ -75,7 +75,9 @@ fn a_package_restarts_only_what_cannot_hand_over() {
             }
             let calls = scratch.path().join("calls");
             let dotd = format!("[ \"$1\" = check ] && exit 0\necho '{said}'\nexit {status}\n");
-            let note = format!("echo \"$@\" >>{}\n", calls.display());
+            // A dotd that does not start again must not leave the package half installed.
+            let note =
+                format!("echo \"$@\" >>{}\ncase \"$*\" in *try-restart*) exit 1 ;; esac\n", calls.display());
             for (name, text) in [("dotd", dotd), ("systemctl", note), ("systemd-sysusers", String::new())] {
                 let program = scratch.write(&format!("usr/bin/{name}"), format!("#!/bin/sh\n{text}"));
                 fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("ours");
@@ -97,7 +99,9 @@ fn a_package_restarts_only_what_cannot_hand_over() {
             assert!(output.status.success(), "{said}: {output:?}");
             assert_eq!(calls.contains("try-restart dotd.service"), restarts, "{said}: {calls}");
             let heard = [output.stdout, output.stderr].concat();
-            assert!(String::from_utf8_lossy(&heard).contains(said), "{said}");
+            let heard = String::from_utf8_lossy(&heard);
+            assert!(heard.contains(said), "{said}");
+            assert_eq!(heard.contains("the new build did not start"), restarts, "{heard}");
         }
     }
 }

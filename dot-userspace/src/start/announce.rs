@@ -103,7 +103,7 @@ fn reachable(host: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    /// Goal: the line can be pasted into a shell whatever the path is. Method: plain, with a space and with a quote; no config.
+    /// Goal: the line can be pasted into a shell whatever the path is. Method: plain, with a space and with a quote; no config. Covers: C-741
     #[test]
     fn the_verb_is_fit_for_a_shell() {
         let verb = |path: &str| status_verb(Some(Path::new(path)));

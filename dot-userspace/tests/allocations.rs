@@ -61,6 +61,9 @@ static IS_COUNTING: AtomicBool = AtomicBool::new(false);
 static IS_WEIGHING: AtomicBool = AtomicBool::new(false);
 /// Octets that worker threads have allocated and not freed.
 static HELD: AtomicI64 = AtomicI64::new(0);
+/// The same by the size of an allocation; the last place has all longer ones.
+static HELD_BY_SIZE: [AtomicI64; SIZES] = [const { AtomicI64::new(0) }; SIZES];
+const SIZES: usize = 1024;
 /// The place of the first one.
 static FIRST: Mutex<Option<String>> = Mutex::new(None);
 
@@ -93,6 +96,9 @@ impl Counting {
         let octets = |octets: usize| i64::try_from(octets).unwrap_or(i64::MAX);
         if (IS_COUNTING.load(Relaxed) || IS_WEIGHING.load(Relaxed)) && Self::is_worker() {
             HELD.fetch_add(octets(more) - octets(less), Relaxed);
+            for (size, change) in [(more, 1), (less, -1)] {
+                HELD_BY_SIZE[size.min(SIZES - 1)].fetch_add(change, Relaxed);
+            }
             if more > 0 && IS_COUNTING.load(Relaxed) && ALLOCATIONS.fetch_add(1, Relaxed) == 0 {
                 IS_INSIDE.set(true);
                 *FIRST.lock().expect("one worker") = Some(Backtrace::force_capture().to_string());
@@ -283,9 +289,15 @@ fn weighed(port: u16) -> i64 {
     };
     // The first sessions grow buffers that all of them share.
     let first: Vec<Client> = (0..SESSIONS).map(asked).collect();
-    let before = HELD.load(Relaxed);
+    let sizes = || HELD_BY_SIZE.iter().map(|count| count.load(Relaxed)).collect::<Vec<_>>();
+    let (before, sizes_before) = (HELD.load(Relaxed), sizes());
     let clients: Vec<Client> = (0..SESSIONS).map(asked).collect();
     let held = (HELD.load(Relaxed) - before) / SESSIONS;
+    for (size, (after, before)) in sizes().into_iter().zip(sizes_before).enumerate().skip(1) {
+        if after - before >= SESSIONS {
+            println!("{} of {size} octets", (after - before) / SESSIONS);
+        }
+    }
     IS_WEIGHING.store(false, Relaxed);
     drop((first, clients));
     held

@@ -157,6 +157,13 @@ impl<L: Link> Session<L> {
         self.closing == Some(SessionEnd::Moved) && self.shared.moving.get() == Moving::Paused
     }
 
+    /// The session may have stopped reading in this turn.
+    pub(super) fn note_stop(&mut self, now: Instant) {
+        if let (Some(SessionEnd::Moved), Moving::Now(since)) = (self.closing, self.shared.moving.get()) {
+            self.stopped_us = microseconds(now.saturating_duration_since(since));
+        }
+    }
+
     /// Makes the session leave; its link must not be used afterwards. `None`: it stays, because a descriptor could
     /// not be duplicated.
     pub(super) fn depart(&mut self) -> Option<Departed> {
@@ -176,14 +183,29 @@ impl<L: Link> Session<L> {
         let mut octets = Zeroizing::new(Vec::with_capacity(room));
         carried.write(now, &mut octets);
         let socket = self.link.hand_over(&mut octets)?;
-        let paused = match (self.shared.moving.get(), self.closing) {
-            (Moving::Now(since), Some(SessionEnd::Moved)) => now.saturating_duration_since(since),
+        let paused = match self.closing {
+            Some(SessionEnd::Moved) => paused(self.shared.moving.get(), self.stopped_us, now),
             _ => Duration::ZERO,
         };
         let (client, by_names) = (self.inbox.client.clone(), self.inbox.standing.by_names());
         self.inbox.close();
         Some(Departed { socket, octets, paused, client, by_names, so_far: self.ended(SessionEnd::Moved) })
     }
+}
+
+/// How long a session has not been read: since it stopped by itself, and not since the first one did.
+fn paused(moving: Moving, stopped_us: u32, now: Instant) -> Duration {
+    match moving {
+        Moving::Now(since) => {
+            let until = microseconds(now.saturating_duration_since(since));
+            Duration::from_micros(until.saturating_sub(stopped_us).into())
+        }
+        _ => Duration::ZERO,
+    }
+}
+
+fn microseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
 impl WorkerShared {
@@ -209,6 +231,19 @@ impl WorkerShared {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: a session that leaves late, because the other process took those before it first, counts as not read only since it stopped
+    /// reading. Method: sessions that stop at once, and after 400 ms.
+    #[test]
+    fn a_pause_begins_when_reading_ends() {
+        let now = Instant::now();
+        let since = now - Duration::from_millis(405);
+        let milliseconds = |moving, stopped_us| paused(moving, stopped_us, now).as_millis();
+        assert_eq!(milliseconds(Moving::Now(since), 0), 405);
+        assert_eq!(milliseconds(Moving::Now(since), 400_000), 5);
+        assert_eq!(milliseconds(Moving::Now(since), u32::MAX), 0);
+        assert_eq!(milliseconds(Moving::WhenQuiet, 0), 0);
+    }
 
     /// Goal: a session's times, counts and octets are the same in the next process. Method: one session with every
     /// field set, and every shorter prefix of its encoding.

@@ -65,6 +65,7 @@ pub use linger::EVICTED_LINGERING_MAX;
 use linger::{Left, leave};
 pub use link::Link;
 pub use misused::MisuseRow;
+pub use outq::unacknowledged;
 pub use owed::OwedLimits;
 pub use pressure::Fill;
 pub use rates::{QueryRate, Rates};
@@ -102,6 +103,7 @@ pub fn serve<L: Link>(
         reader: Reader::of(carried),
         writer: Writer::default(),
         closing: None,
+        stopped_us: 0,
         last_busy: None,
         inbox: Inbox::open(Rc::clone(&shared), guest, began.into_std()),
         shared,
@@ -140,6 +142,8 @@ struct Session<L> {
     timer: DeadlineTimer,
     /// The reason why no more queries are read; the session ends when the last response is written.
     closing: Option<SessionEnd>,
+    /// When it stopped reading in order to leave, in microseconds after [`Moving::Now`].
+    stopped_us: u32,
     /// When a query was last in flight, or octets were last being written.
     last_busy: Option<Instant>,
     inbox: Rc<Inbox>,
@@ -201,7 +205,11 @@ impl<L: Link> Session<L> {
         }
         let must_close =
             || self.shared.must_close(self.inbox.is_encrypted()).or_else(|| self.probe.must_leave());
+        let was_read = self.closing.is_none();
         self.closing = self.closing.or_else(must_close).or_else(|| self.has_lasted(now));
+        if was_read {
+            self.note_stop(now);
+        }
         let end = self.poll_end(context, now);
         self.probe.note(self.idle_since());
         end

@@ -10,8 +10,8 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
-/// Octets in the send queue of a TCP socket.
-pub(super) fn unacknowledged(socket: impl AsFd) -> usize {
+/// Octets in the send queue of a TCP socket; of a Unix socket what its peer has not read, with the kernel's own part.
+pub fn unacknowledged(socket: impl AsFd) -> usize {
     let mut octets: c_int = 0;
     // SAFETY: the descriptor is open as long as `socket` is borrowed; SIOCOUTQ (TIOCOUTQ for sockets) writes one int,
     // to which the pointer is valid until the call returns.

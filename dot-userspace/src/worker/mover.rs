@@ -23,7 +23,7 @@ use tokio::{
 
 use super::passage::{is_transient, send_session};
 use crate::{
-    session::{Departed, Moving, WorkerShared},
+    session::{Departed, Moving, WorkerShared, unacknowledged},
     tls::Zeroizing,
 };
 
@@ -31,6 +31,11 @@ use crate::{
 const ASKED_MAX: usize = 32;
 /// How often sessions that could not leave are asked again: they had queries in flight.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
+/// Sessions are asked to leave while the other engine has fewer octets than these to take, as the kernel counts them: some forty
+/// sessions. One that has left waits for those before it, and nobody serves it meanwhile.
+const ON_THE_WAY_MAX: usize = 48 * 1024;
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(1);
 /// A pause after the kernel lacked memory, or room for descriptors in transit.
 const SHORTAGE_REST: Duration = Duration::from_millis(5);
 
@@ -139,6 +144,9 @@ impl Mover {
         while !self.is_broken.get() {
             for numbers in self.shared.session_numbers().chunks(ASKED_MAX) {
                 self.flush().await;
+                while unacknowledged(&self.passage) > ON_THE_WAY_MAX && !self.is_over.get() {
+                    sleep(LOOK).await;
+                }
                 if self.is_broken.get() {
                     return;
                 }

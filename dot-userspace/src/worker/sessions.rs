@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Most sessions of the previous engine that wait for a worker: the others are still served where they are.
-pub(super) const ARRIVED_MAX: usize = 128;
+pub(super) const ARRIVED_MAX: usize = 32;
 
 /// Makes the moments of this thread begin long ago, because sessions that began in another engine are older than the
 /// thread.

@@ -33,10 +33,27 @@ fn each_mistake_has_its_line() {
 #[test]
 fn manual_states_the_defaults() {
     assert_eq!(parse("", "f").unwrap(), Config::default());
-    assert_eq!(parse(manual_blocks()[0], "config.md").unwrap(), Config::default());
+    is_the_default("docs/config.md", &parse(manual_blocks()[0], "config.md").unwrap(), &Config::default());
     let with_backend = parse(manual_blocks()[1], "config.md").unwrap();
     let shortest = parse("[[backend]]\naddress = \"127.0.0.1:53\"", "f").unwrap();
-    assert_eq!(with_backend, shortest);
+    is_the_default("docs/config.md", &with_backend, &shortest);
+}
+
+/// Fails with each key of a page whose value is not the default, and both values.
+#[track_caller]
+fn is_the_default(page: &str, written: &Config, default: &Config) {
+    let defaults = flat::keys(default);
+    let differs =
+        |key: &flat::Key| defaults.iter().find(|other| other.path == key.path && other.value != key.value);
+    let differences: Vec<String> = flat::keys(written)
+        .iter()
+        .filter_map(|key| {
+            differs(key)
+                .map(|default| format!("{} = {}, the code has {}", key.path, key.value, default.value))
+        })
+        .collect();
+    assert!(differences.is_empty(), "{page} has other defaults than the code: {differences:?}");
+    assert_eq!(written, default);
 }
 
 /// Goal: the manual has every key. Method: serde lists all keys of a section when it meets an unknown one; each must
@@ -69,7 +86,7 @@ fn the_installed_file_has_every_key() {
     config.server.user.clear();
     config.backend.clear();
     config.control.http = None;
-    assert_eq!(config, Config::default());
+    is_the_default("packaging/dotd.toml", &config, &Config::default());
     for line in manual_blocks().iter().flat_map(|block| block.lines()) {
         let Some((key, _)) = line.split_once(" = ") else { continue };
         let (open, commented) = (format!("{key} = "), format!("# {key} = "));

@@ -71,9 +71,10 @@ pub trait Payload: Headers {
     /// `count` octets (1 to 8) from `offset` on; the first is the lowest eight bits.
     fn load(&self, offset: u32, count: u32) -> Option<u64>;
 
-    /// Returns its argument; see [`Headers::settle`].
-    fn forget(&self, value: u32) -> u32 {
-        value
+    /// Returns its argument; see [`Headers::settle`]. `None` never comes: the kernel's verifier alone does not know that,
+    /// and a second value in its place would double every path that follows.
+    fn forget(&self, value: u32) -> Option<u32> {
+        Some(value)
     }
 }
 

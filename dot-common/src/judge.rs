@@ -81,7 +81,8 @@ pub fn judge(frame: &impl Payload, packet: &Packet, settings: &Settings, known: 
     {
         return Verdict::drop(reason).into();
     }
-    let judgment = judge_packet(frame, packet, settings, known);
+    let Judgment { verdict, truncation } = judge_packet(frame, packet, settings, known);
+    let judgment = Judgment { verdict: known.settle(packet, verdict), truncation };
     // Checked last, so that a ban that only counts opens no gate and hides no other limit.
     if settings.bans & version_bit(packet.flow.is_v6()) != 0
         && !is_enforced(settings)

@@ -9,12 +9,13 @@ use crate::{
     flow::{Flow, FlowKey},
     frame::{Located, Payload},
     network::Network,
+    packet::Packet,
     proof::{Proof, Trust},
     rate::Rate,
     settings::Settings,
     spent::{self, Spent},
     truncation::{self, Truncation},
-    verdict::Reason,
+    verdict::{Reason, Verdict},
 };
 
 /// The questions of the judge. Most packets need few of them.
@@ -85,6 +86,12 @@ pub trait Knowledge {
         Self: Sized,
     {
         spent::trust(settings, flow, self)
+    }
+
+    /// Returns its argument. In the kernel it is read again from a map: the verifier then follows what comes after a
+    /// verdict once, and not once for each verdict.
+    fn settle(&self, _: &Packet, verdict: Verdict) -> Verdict {
+        verdict
     }
 
     /// Whether no worker accepts connections at the moment; see [`crate::worker_status::is_pressed`].

@@ -89,13 +89,13 @@ fn end(frame: &impl Payload, located: &Located) -> Option<u32> {
 fn name_octets(frame: &impl Payload, start: u32, end: u32) -> Option<u32> {
     let mut octets = 0;
     for _ in 0..LABELS_MAX {
-        octets = frame.forget(octets);
+        octets = frame.forget(octets)?;
         if octets >= NAME_OCTETS_MAX || start + octets >= end {
             return None;
         }
         let label_octets = frame.load(start + octets, 1)?;
         if label_octets == 0 {
-            return Some(frame.forget(octets + 1));
+            return frame.forget(octets + 1);
         }
         if label_octets > LABEL_OCTETS_MAX {
             return None;

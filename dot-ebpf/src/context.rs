@@ -244,8 +244,8 @@ impl Payload for Frame<'_, XdpContext> {
     }
 
     #[inline(always)]
-    fn forget(&self, value: u32) -> u32 {
-        maps::through_scratch(value).unwrap_or_default()
+    fn forget(&self, value: u32) -> Option<u32> {
+        maps::through_scratch(value)
     }
 }
 

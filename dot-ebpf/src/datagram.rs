@@ -165,7 +165,7 @@ impl Payload for Datagram<'_> {
     }
 
     #[inline(always)]
-    fn forget(&self, value: u32) -> u32 {
-        maps::through_scratch(value).unwrap_or_default()
+    fn forget(&self, value: u32) -> Option<u32> {
+        maps::through_scratch(value)
     }
 }

@@ -196,6 +196,11 @@ impl<C: Hook> Knowledge for Kernel<'_, C> {
     }
 
     #[inline(always)]
+    fn settle(&self, packet: &Packet, verdict: Verdict) -> Verdict {
+        maps::settle_verdict(packet, verdict)
+    }
+
+    #[inline(always)]
     fn is_pressed(&self) -> bool {
         // One worker that takes connections is enough, and mostly it is the first: then this reads one entry, no clock,
         // and makes no call.

@@ -38,7 +38,7 @@ const _: () = assert!(size_of::<Rate>() == 16);
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// How old the time that a CPU has read may become while others go on: interrupts, a paused virtual machine.
-const STALE_NS: u64 = SECOND_NS;
+pub const STALE_NS: u64 = SECOND_NS;
 
 impl Rate {
     /// `per_second` packets, `burst` (at least one) of them at once; 0 per second is no limit.

@@ -27,6 +27,7 @@ use super::{
     XdpError,
     attach::{refused, take},
     deadlines::Deadlines,
+    entries,
     error::innermost,
     report::{BanCounts, BanRow},
     settings::Prefixes,
@@ -189,7 +190,7 @@ impl Bans {
         let (hits, serial) = before.map_or((0, self.serial), |before| (before.hits, before.serial));
         let bits = u16::try_from(prefix.bits).unwrap_or_default();
         let ban = Ban { until_ns, hits, cause: cause as u32, bits, serial };
-        self.map.insert(prefix, ban, 0).map_err(|error| wrong(&innermost(&error)))?;
+        entries::insert(|| self.map.insert(prefix, ban, 0)).map_err(|error| wrong(&innermost(&error)))?;
         self.has_changed = true;
         self.ends.insert(prefix, until_ns);
         self.words.remove(&prefix);

@@ -9,7 +9,7 @@ use dot_common::{
     ban::Cause,
     prefix::ClientPrefix,
     proof::Trust,
-    rate::{self, Class, Rate},
+    rate::{self, Class, Rate, STALE_NS},
 };
 use serde::{Deserialize, Serialize};
 
@@ -119,9 +119,6 @@ impl Kernel {
         ]
     }
 }
-
-/// The greatest age of a CPU's time, as in `dot_common::rate`.
-const STALE_NS: u64 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {

@@ -8,9 +8,9 @@
 use std::io;
 
 use aya::programs::tc::{TcError, qdisc_add_clsact};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::error::innermost;
+use super::{error::innermost, netlink};
 
 /// A qdisc that dotd has made.
 pub(super) struct Clsact {
@@ -56,10 +56,9 @@ fn has_filters(interface: u32, hook: u32) -> io::Result<bool> {
 
 /// The first packet of the kernel's answer.
 fn ask(message: &[u8]) -> io::Result<Vec<u8>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.send_to(message, &SocketAddr::new(0, 0), 0)?;
-    Ok(socket.recv_from_full()?.0)
+    let socket = netlink::open(NETLINK_ROUTE)?;
+    socket.send(message, 0)?;
+    netlink::receive(&socket)
 }
 
 /// nlmsghdr and tcmsg.

@@ -28,6 +28,7 @@ use super::{
     bans::now_ns,
     budget::Budgets,
     deadlines::Deadlines,
+    entries,
     error::innermost,
     proofs::Proofs,
     report::CostCounts,
@@ -208,7 +209,7 @@ impl Costs {
             until_ns: spent.until_ns.max(before.until_ns),
             all_until_ns: spent.all_until_ns.max(before.all_until_ns),
         };
-        match self.map.insert(network, spent, 0) {
+        match entries::insert(|| self.map.insert(network, spent, 0)) {
             Ok(()) => {
                 self.spent_total += u64::from(self.spent.end_of(network).is_none());
                 self.spent.insert(network, spent.until_ns.max(spent.all_until_ns));

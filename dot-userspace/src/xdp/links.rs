@@ -8,9 +8,12 @@
 
 use std::{collections::BTreeMap, io};
 
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::routes::{HEADER_OCTETS, aligned, next, numbers};
+use super::{
+    netlink,
+    routes::{HEADER_OCTETS, aligned, next, numbers},
+};
 
 /// The kernel's data about an interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,13 +51,11 @@ const IFLA_INFO_KIND: u16 = 1;
 
 /// Every interface, by its name.
 pub(super) fn list() -> io::Result<BTreeMap<String, Link>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
+    let socket = netlink::open(NETLINK_ROUTE)?;
     socket.send(&question(), 0)?;
     let mut found = BTreeMap::new();
     loop {
-        let (octets, _) = socket.recv_from_full()?;
+        let octets = netlink::receive(&socket)?;
         if read(&octets, &mut found)? {
             return Ok(found);
         }

@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use super::{
     XdpError,
     attach::{refused, take},
+    entries,
     error::innermost,
 };
 use crate::config;
@@ -144,8 +145,14 @@ impl List {
     fn insert(&mut self, prefix: IpNet) -> Result<(), MapError> {
         let bits = u32::from(prefix.prefix_len());
         match prefix {
-            IpNet::V4(prefix) => self.v4.insert(&Key::new(bits, prefix.addr().octets()), 1, 0),
-            IpNet::V6(prefix) => self.v6.insert(&Key::new(bits, prefix.addr().octets()), 1, 0),
+            IpNet::V4(prefix) => {
+                let key = Key::new(bits, prefix.addr().octets());
+                entries::insert(|| self.v4.insert(&key, 1, 0))
+            }
+            IpNet::V6(prefix) => {
+                let key = Key::new(bits, prefix.addr().octets());
+                entries::insert(|| self.v6.insert(&key, 1, 0))
+            }
         }
     }
 

@@ -5,9 +5,10 @@
 //! keeper ([`Xdp::give_away`]). Holds, in the order of use: `interfaces`, `links` and `paths` (the places to attach),
 //! `presence` (another dotd), `folder` and `pins` (objects that survive this process), `attach` and `tc` (the methods),
 //! `refusal` (the driver's reasons), `kernel` (maps), `list` (clients that are denied or allowed), `local` and `routes`
-//! (local destinations), `clients` with `bans` and `costs` (clients that are refused for a while; `budget`,
-//! `shared_budget`, `deadlines`), `proofs` (clients that have proved their address), `tail_calls`, `notices`, `cookies` and
-//! `spread` (the programs behind the judge), `told` (packets of clients that an operator traces), `settings` (the limits),
+//! (local destinations), `netlink` and `entries` (questions to the kernel, and writes to its maps), `clients` with `bans` and
+//! `costs` (clients that are refused for a while; `budget`, `shared_budget`, `deadlines`), `proofs` (clients that have proved
+//! their address), `tail_calls`, `notices`, `cookies` and `spread` (the programs behind the judge), `told` (packets of clients
+//! that an operator traces), `settings` (the limits),
 //! `steering` and `worker_status` (the worker of a connection), `syn_times` (when it began), `queues` (what waits for an
 //! accept), `ring` and `mapped` (ways into maps), `report` (the state for operators).
 //! Never: stops the engine: everything works without XDP, and [`Report`] says why it is off. It is an error only if the
@@ -23,6 +24,7 @@ mod clsact;
 mod cookies;
 mod costs;
 mod deadlines;
+mod entries;
 mod error;
 mod folder;
 mod holder;
@@ -35,6 +37,7 @@ mod list;
 mod load;
 mod local;
 mod mapped;
+mod netlink;
 mod notices;
 pub mod object;
 mod object_parts;

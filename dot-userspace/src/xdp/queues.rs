@@ -13,9 +13,12 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use netlink_sys::{Socket, SocketAddr as NetlinkAddr};
+use netlink_sys::Socket;
 
-use super::routes::{HEADER_OCTETS, aligned, next, numbers};
+use super::{
+    netlink,
+    routes::{HEADER_OCTETS, aligned, next, numbers},
+};
 use crate::ledger::KernelQueues;
 
 /// NETLINK_SOCK_DIAG.
@@ -49,21 +52,18 @@ impl Queues {
     /// # Errors
     /// The kernel has no sock_diag, or a sandbox refuses it.
     pub fn open(listeners: Vec<SocketAddr>) -> io::Result<Self> {
-        let mut socket = Socket::new(PROTOCOL)?;
-        socket.bind_auto()?;
-        socket.connect(&NetlinkAddr::new(0, 0))?;
-        Ok(Self { socket, listeners })
+        Ok(Self { socket: netlink::open(PROTOCOL)?, listeners })
     }
 
     /// The counts at this moment.
     ///
     /// # Errors
-    /// The kernel refused the question.
+    /// The kernel refused the question, or did not answer.
     pub fn counts(&self) -> io::Result<KernelQueues> {
         let mut counts = KernelQueues::default();
         for family in [numbers::AF_INET, numbers::AF_INET6] {
             self.socket.send(&question(family), 0)?;
-            while !read(&self.socket.recv_from_full()?.0, &self.listeners, &mut counts)? {}
+            while !read(&netlink::receive(&self.socket)?, &self.listeners, &mut counts)? {}
         }
         Ok(counts)
     }

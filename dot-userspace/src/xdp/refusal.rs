@@ -14,11 +14,12 @@ use std::{
     os::fd::{AsRawFd as _, BorrowedFd},
 };
 
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{
     interfaces::{Interface, driver},
     links::{attributes, text},
+    netlink,
     routes::{HEADER_OCTETS, aligned, next, numbers},
 };
 
@@ -104,16 +105,14 @@ fn circumstances(interface: &Interface, driver: Option<String>) -> String {
 /// The driver's sentence. If the driver accepts the program this time, it is detached again, and the next check makes a
 /// link.
 fn sentence(index: u32, program: BorrowedFd<'_>) -> io::Result<Option<String>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
+    let socket = netlink::open(NETLINK_ROUTE)?;
     socket.set_ext_ack(true)?;
     socket.send(&question(index, program.as_raw_fd(), NATIVE_IF_FREE), 0)?;
-    let (octets, _) = socket.recv_from_full()?;
+    let octets = netlink::receive(&socket)?;
     let (code, said) = answer(&octets).unwrap_or_default();
     if code == 0 {
         socket.send(&question(index, -1, NATIVE), 0)?;
-        socket.recv_from_full()?;
+        netlink::receive(&socket)?;
     }
     Ok(said)
 }

@@ -18,7 +18,9 @@ use std::{
 
 use dot_common::maps::LOCAL_MAX;
 use ipnet::IpNet;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+
+use super::netlink;
 
 /// Numbers of the kernel's interface (linux/netlink.h, linux/rtnetlink.h).
 pub(super) mod numbers {
@@ -53,9 +55,7 @@ const TRIES: u32 = 3;
 /// # Errors
 /// The kernel refused the question, or there are more prefixes than the kernel half's map can hold.
 pub(super) fn local(is_v6: bool) -> io::Result<BTreeSet<IpNet>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
+    let socket = netlink::open(NETLINK_ROUTE)?;
     // Without this option the kernel answers with every route, and this function filters them.
     let _ = socket.set_netlink_get_strict_chk(true);
     let mut found = BTreeSet::new();
@@ -70,7 +70,7 @@ fn ask(socket: &Socket, is_v6: bool, kind: u8, found: &mut BTreeSet<IpNet>) -> i
         socket.send(&question(is_v6, kind), 0)?;
         let mut was_interrupted = false;
         loop {
-            let (octets, _) = socket.recv_from_full()?;
+            let octets = netlink::receive(socket)?;
             let end = read(&octets, is_v6, found)?;
             if found.len() > LOCAL_MAX as usize {
                 let message = format!("more than {LOCAL_MAX} local prefixes");

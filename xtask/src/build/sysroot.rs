@@ -8,18 +8,19 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, Result, bail};
 
-use crate::{command, kernels::debian_keys, setup};
+use crate::{
+    kernels::{MIRROR, Packages},
+    setup,
+};
 
 /// The version that programs ask for at most.
 pub(crate) const GLIBC: &str = "2.31";
 const SUITE: &str = "bullseye";
 const PACKAGES: [&str; 4] = ["libc6", "libc6-dev", "libgcc-s1", "linux-libc-dev"];
-const MIRROR: &str = "http://deb.debian.org/debian";
 /// How the folder of an unfinished fetch begins; the id of its process follows.
 const DRAFT: &str = "glibc-draft-";
 
@@ -43,7 +44,7 @@ pub(super) fn find() -> Result<PathBuf> {
     remove_drafts(&cache);
     println!("glibc {GLIBC}: fetching {} of {SUITE} into {}, once", PACKAGES.join(", "), folder.display());
     let draft = cache.join(format!("{DRAFT}{}", std::process::id()));
-    let made = make(&draft).and_then(|()| keep(&draft.join("root"), &folder));
+    let made = make(&draft).and_then(|root| keep(&root, &folder));
     let _ = fs::remove_dir_all(&draft);
     made.with_context(|| format!("no glibc {GLIBC} from {MIRROR} {SUITE}"))?;
     Ok(folder)
@@ -98,36 +99,23 @@ pub(super) fn link_flags(sysroot: &Path) -> Vec<OsString> {
     std::iter::once(flag(sysroot)).chain(places).map(link).collect()
 }
 
-/// Fetches with lists of its own, so that this machine's apt sees nothing of it.
-fn make(draft: &Path) -> Result<()> {
-    let root = draft.join("root");
-    for folder in ["lists/partial", "cache/archives/partial", "root"] {
-        fs::create_dir_all(draft.join(folder))?;
+/// Fetches with lists of its own, so that this machine's apt sees nothing of it; returns the folder with the unpacked packages.
+fn make(draft: &Path) -> Result<PathBuf> {
+    let archive = Packages::of_suite(draft.join("apt"), SUITE, debian_architecture())?;
+    let work = draft.join("work");
+    archive.unpack(&PACKAGES.map(|name| format!("{name}/{SUITE}")), &work)?;
+    let root = work.join("tree");
+    lead_inside(&root, &root)?;
+    Ok(root)
+}
+
+/// This machine's architecture as Debian names it.
+fn debian_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
     }
-    let sources = draft.join("sources.list");
-    fs::write(&sources, format!("deb [signed-by={}] {MIRROR} {SUITE} main\n", debian_keys()?))?;
-    let apt = |words: &[&str]| {
-        let mut apt = Command::new("apt-get");
-        for (key, path) in [
-            ("Dir::Etc::sourcelist", sources.as_path()),
-            ("Dir::Etc::sourceparts", Path::new("/dev/null")),
-            ("Dir::State::lists", &draft.join("lists")),
-            ("Dir::Cache", &draft.join("cache")),
-        ] {
-            apt.arg("-o").arg(format!("{key}={}", path.display()));
-        }
-        command::run(apt.args(["-q", "-o", "APT::Sandbox::User=root"]).args(words).current_dir(draft))
-    };
-    apt(&["update"])?;
-    let names = PACKAGES.map(|name| format!("{name}/{SUITE}"));
-    let names = names.iter().map(String::as_str);
-    apt(&std::iter::once("download").chain(names).collect::<Vec<_>>())?;
-    for entry in fs::read_dir(draft)?.flatten() {
-        if entry.path().extension().is_some_and(|end| end == "deb") {
-            command::run(Command::new("dpkg-deb").arg("-x").arg(entry.path()).arg(&root))?;
-        }
-    }
-    lead_inside(&root, &root)
 }
 
 /// Has absolute links lead to the same place inside `root`, by relative paths: the folder is renamed later.

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::command;
 
-const MIRROR: &str = "http://deb.debian.org/debian";
+pub(crate) const MIRROR: &str = "http://deb.debian.org/debian";
 /// The key ring of the package debian-archive-keyring, under the names that it has had.
 const KEYS: &[&str] =
     &["/usr/share/keyrings/debian-archive-keyring.pgp", "/usr/share/keyrings/debian-archive-keyring.gpg"];
@@ -23,7 +23,7 @@ const KEYS: &[&str] =
 ///
 /// # Errors
 /// This machine has none.
-pub(crate) fn keys() -> Result<&'static str> {
+fn keys() -> Result<&'static str> {
     let found = KEYS.iter().find(|path| Path::new(path).is_file());
     found
         .copied()
@@ -31,7 +31,7 @@ pub(crate) fn keys() -> Result<&'static str> {
 }
 
 /// Where packages come from.
-pub(super) enum Packages {
+pub(crate) enum Packages {
     /// The lists of this machine.
     Machine,
     /// Lists of one suite.
@@ -41,12 +41,18 @@ pub(super) enum Packages {
 impl Packages {
     /// Fetches the lists of a suite (10 MB), or takes this machine's.
     pub(super) fn open(cache: &Path, suite: Option<&str>) -> Result<Self> {
-        let Some(suite) = suite else { return Ok(Self::Machine) };
-        let folder = cache.join("apt").join(suite);
+        match suite {
+            Some(suite) => Self::of_suite(cache.join("apt").join(suite), suite, "amd64"),
+            None => Ok(Self::Machine),
+        }
+    }
+
+    /// Fetches the lists of a suite for an architecture, as Debian names it, into a folder.
+    pub(crate) fn of_suite(folder: PathBuf, suite: &str, architecture: &str) -> Result<Self> {
         for below in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(folder.join(below)).with_context(|| folder.display().to_string())?;
         }
-        let line = format!("deb [arch=amd64 signed-by={}] {MIRROR} {suite} main\n", keys()?);
+        let line = format!("deb [arch={architecture} signed-by={}] {MIRROR} {suite} main\n", keys()?);
         fs::write(folder.join("sources.list"), line)?;
         let archive = Self::Suite(folder);
         command::run(archive.apt("apt-get").args(["-q", "update"]))?;
@@ -80,7 +86,7 @@ impl Packages {
     }
 
     /// Fetches these packages into a folder, and unpacks them into its `tree`.
-    pub(super) fn unpack(&self, names: &[String], work: &Path) -> Result<()> {
+    pub(crate) fn unpack(&self, names: &[String], work: &Path) -> Result<()> {
         fs::create_dir_all(work.join("tree")).with_context(|| work.display().to_string())?;
         command::run(self.apt("apt-get").args(["-q", "download"]).args(names).current_dir(work))?;
         let files = fs::read_dir(work)?.flatten().map(|entry| entry.path());

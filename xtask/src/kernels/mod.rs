@@ -18,7 +18,7 @@ use std::{path::Path, time::Instant};
 use anyhow::{Result, bail};
 
 use crate::{build, setup};
-pub(crate) use archive::keys as debian_keys;
+pub(crate) use archive::{MIRROR, Packages};
 pub(crate) use cpio::Archive;
 use debian::Flavour;
 pub(crate) use debian::kernel;

@@ -1,7 +1,7 @@
 //! Counts a worker's allocations for a query, which must be zero once it is warm, and the memory of an idle session.
 //!
-//! Before: dotd in this process with one worker, a backend over UDP, a client over TLS and one over UDP; each on threads
-//! of their own.
+//! Before: dotd in this process with one worker, a backend over UDP, a client of a tenant over TLS and one of no tenant over UDP; each
+//! on threads of their own.
 //! After: an exact number, and, if it is not zero, the place of the first allocation.
 //! Holds: an allocator that counts on threads named `worker-…`. Never: measures time.
 
@@ -319,7 +319,8 @@ fn a_forwarded_query_allocates_nothing() {
     let text = format!(
         "[server]\nworkers = 1\nuser = \"\"\nstate_dir = \"{0}\"\nrun_dir = \"{0}\"\n[listen]\n\
          dot = [\"127.0.0.1:{port}\"]\ndo53 = [\"127.0.0.1:{clear}\"]\n[xdp]\nmode = \"off\"\n\
-         [[backend]]\naddress = \"{address}\"\n",
+         [[backend]]\naddress = \"{address}\"\n[[tenant]]\nname = \"over-tls\"\nlisteners = [\"127.0.0.1:{port}\"]\n\
+         queries_per_second = 1000000\nqueries_burst = 1000000\n",
         folder.path().display()
     );
     let config = config::parse(&text, "allocations.toml").expect("a sound config");

@@ -47,9 +47,10 @@ fn text(explained: &Explanation) -> String {
     for session in &explained.sessions {
         let refused =
             session.refused.as_ref().map(|reason| format!(", REFUSED: {reason}")).unwrap_or_default();
+        let tenant = session.tenant.as_ref().map(|tenant| format!(", tenant {tenant}")).unwrap_or_default();
         let open = show::duration(i64::try_from(session.open_seconds).unwrap_or(i64::MAX));
         let fact = format!(
-            "{}: {}, {}, open for {open}, {} in flight, {} octets not taken{refused}",
+            "{}: {}, {}, open for {open}, {} in flight, {} octets not taken{tenant}{refused}",
             session.session, session.client, session.security, session.in_flight, session.waiting_octets
         );
         line("", &fact);

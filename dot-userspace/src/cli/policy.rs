@@ -56,6 +56,9 @@ pub(super) enum PolicyVerb {
         /// Address of the client
         #[arg(long, value_name = "ADDRESS")]
         client: Option<IpAddr>,
+        /// Name of the client's tenant [default: a client of no tenant]
+        #[arg(long, value_name = "NAME")]
+        tenant: Option<String>,
         /// The answer of a backend: an address, or the name of an alias; may be repeated, in the order of the answer
         #[arg(long, value_name = "ADDRESS|NAME")]
         answer: Vec<String>,
@@ -80,8 +83,8 @@ pub(super) fn run(
             let text = format!("asked for: {}\n", done.zones.join(", "));
             print(&if control.json { format!("{body}\n") } else { text })
         }
-        Some(PolicyVerb::Test { name, qtype, client, answer, control }) => {
-            let question = Question { name, qtype, client, answer };
+        Some(PolicyVerb::Test { name, qtype, client, tenant, answer, control }) => {
+            let question = Question { name, qtype, client, tenant, answer };
             let (body, found) =
                 ask::tell::<Explained>(&socket(&control, config), Method::POST, PATH, &question)?;
             print(&if control.json { format!("{body}\n") } else { explained(&found) })
@@ -155,6 +158,9 @@ fn explained(found: &Explained) -> String {
     let mut text = format!("{} {qtype}", asked.name);
     if let Some(client) = asked.client {
         let _ = write!(text, " of {client}");
+    }
+    if let Some(tenant) = &asked.tenant {
+        let _ = write!(text, " for tenant {tenant}");
     }
     text += ": ";
     match &found.decides {

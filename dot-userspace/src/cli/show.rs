@@ -51,6 +51,14 @@ pub(super) fn status(status: &Status) -> String {
     if let Some(access) = &status.access {
         row(&mut text, "access", access);
     }
+    for tenant in &status.tenants {
+        let own = if tenant.backends.is_empty() {
+            String::new()
+        } else {
+            format!(", asks {}", tenant.backends.join(", "))
+        };
+        row(&mut text, "tenant", &format!("{}: {} queries{own}", tenant.name, tenant.queries));
+    }
     text += &super::policy::rows(&status.policy);
     if let Some(DnstapStatus { reader, is_connected, written, lost }) = &status.dnstap {
         let state = if *is_connected { "connected" } else { "NOT CONNECTED" };
@@ -335,6 +343,7 @@ mod tests {
             }],
             is_strict: true,
             access: Some("1 prefix denied; its clients hear nothing".into()),
+            tenants: vec![],
             policy: Vec::new(),
             dnstap: Some(reader()),
             otlp: Some(OtlpStatus { collector: "http://[::1]:1/".into(), written: 3, lost: 4 }),

@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::check::Check;
 use super::{
     Config, Gate, Mistake, Steering, XdpMode, consistency_access, consistency_backend, consistency_misuse,
-    consistency_policy, limit, reachable, source::Source,
+    consistency_policy, consistency_tenant, limit, reachable, source::Source,
 };
 
 /// Notes every contradiction between keys or with RFCs.
@@ -22,6 +22,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mis
     check.clients(config);
     consistency_access::check(&mut check, config);
     consistency_policy::check(&mut check, config);
+    consistency_tenant::check(&mut check, config);
     consistency_misuse::check(config, check.source, check.mistakes);
     check.session(config);
     consistency_backend::check(&mut check, config);
@@ -172,13 +173,17 @@ impl Check<'_, '_> {
 
     fn query_rate(&mut self, config: &Config) {
         let session = &config.session;
-        let seconds = session.queries_burst.checked_div(session.queries_per_second).unwrap_or_default();
+        self.burst("session.queries_burst", session.queries_per_second, session.queries_burst);
+    }
+
+    /// Whether a rate permits a burst within the longest time of [`limit::QUERIES_BURST_TIME_MAX`].
+    pub(super) fn burst(&mut self, path: &str, per_second: u32, burst: u32) {
+        let seconds = burst.checked_div(per_second).unwrap_or_default();
         if u64::from(seconds) > limit::QUERIES_BURST_TIME_MAX.as_secs() {
             let message = format!(
-                "{} messages are as many as queries_per_second permits in {seconds} s; use at most an hour's worth",
-                session.queries_burst
+                "{burst} messages are as many as queries_per_second permits in {seconds} s; use at most an hour's worth"
             );
-            self.note("session.queries_burst", message);
+            self.note(path, message);
         }
     }
 

@@ -57,7 +57,7 @@ fn lists(check: &mut Check<'_, '_>, path: &str, allow: &[IpNet], deny: &[IpNet])
     check.allowed_and_denied(&format!("{path}.allow"), allow, deny);
 }
 
-fn names(check: &mut Check<'_, '_>, path: &str, server_names: &[String], client_names: &[String]) {
+pub(super) fn names(check: &mut Check<'_, '_>, path: &str, server_names: &[String], client_names: &[String]) {
     for (key, names) in [("server_names", server_names), ("client_names", client_names)] {
         for (index, name) in names.iter().enumerate() {
             let plain = name.strip_prefix("*.").unwrap_or(name);
@@ -71,7 +71,7 @@ fn names(check: &mut Check<'_, '_>, path: &str, server_names: &[String], client_
     }
 }
 
-fn client_names(check: &mut Check<'_, '_>, config: &Config, path: &str, client_names: &[String]) {
+pub(super) fn client_names(check: &mut Check<'_, '_>, config: &Config, path: &str, client_names: &[String]) {
     if !client_names.is_empty() && config.tls.client_ca.as_os_str().is_empty() {
         check.note(
             &format!("{path}.client_names"),

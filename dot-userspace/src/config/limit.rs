@@ -166,6 +166,9 @@ pub const POLICY_PRIMARIES_MAX: usize = 4;
 /// Octets of the name of a `[[policy.zone]]`: a rule's owner is a whole name in front of it.
 pub const POLICY_NAME_OCTETS_MAX: usize = 100;
 
+/// Most `[[tenant]]`. 32: each has a cache, and is a row of `dotd status`.
+pub const TENANTS_MAX: usize = 32;
+
 /// A window of `[misuse]`. 10 s: a flood is found within seconds, and a page's burst of queries fills none. 10 min: a longer one says
 /// what was, not what is.
 pub const MISUSE_WINDOW: Limit<Duration> = Limit { default: s(10), min: s(1), max: s(600) };

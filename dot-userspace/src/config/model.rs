@@ -10,7 +10,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Access, BackendAddress, Discovery, Dnstap, Log, Misuse, Otlp, Policies, Sandbox, Session, Xdp, duration,
+    Access, BackendAddress, Discovery, Dnstap, Log, Misuse, Otlp, Policies, Sandbox, Session, Tenant, Xdp,
+    duration,
 };
 
 /// The whole file. Modules get their own part, never the whole.
@@ -35,6 +36,8 @@ pub struct Config {
     pub session: Session,
     /// Where queries go; empty means one embedded backend.
     pub backend: Vec<Backend>,
+    /// Groups of clients with backends, a cache and a rate of their own.
+    pub tenant: Vec<Tenant>,
     /// Choice among several backends.
     pub balance: Balance,
     /// Additions to messages, and the cache.

@@ -44,6 +44,9 @@ pub struct PolicyZone {
     /// The extended error in the answer.
     #[serde(default)]
     pub ede: PolicyEde,
+    /// The tenants whose clients it is for; empty: all clients.
+    #[serde(default)]
+    pub tenants: Vec<String>,
 }
 
 /// One `[[policy.zone.primary]]`

@@ -38,7 +38,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mis
 }
 
 /// Without a colon a name cannot equal an address, which is the name of a backend without one.
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     let is_sign = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.');
     name.len() <= limit::BACKEND_NAME_OCTETS_MAX && name.bytes().all(is_sign)
 }

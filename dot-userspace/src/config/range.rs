@@ -103,6 +103,14 @@ pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mis
         check.within(&format!("backend.{index}.timeout"), backend.timeout, &limit::BACKEND_TIMEOUT);
         check.within(&format!("backend.{index}.weight"), backend.weight, &limit::BACKEND_WEIGHT);
     }
+    for (index, tenant) in config.tenant.iter().enumerate() {
+        let at = |key: &str| format!("tenant.{index}.{key}");
+        let rate = tenant.queries_per_second;
+        if rate != 0 {
+            check.within(&at("queries_per_second"), rate, &limit::QUERIES_PER_SECOND);
+        }
+        check.within(&at("queries_burst"), tenant.queries_burst, &limit::QUERIES_BURST);
+    }
     keys(&mut check, config);
 }
 

@@ -49,7 +49,7 @@ pub use reload::{Outcome, Reloaded};
 pub use serve::{serve_http, serve_unix};
 pub use status::{
     BackendStatus, CertificateStatus, DnstapStatus, ListenerStatus, OtlpStatus, PolicyStatus, State, Status,
-    TransferStatus, UnmatchedStatus,
+    TenantStatus, TransferStatus, UnmatchedStatus,
 };
 
 pub use switch::{BackendRequest, BackendSwitch, OffStatus, SwitchRequest};

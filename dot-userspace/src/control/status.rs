@@ -53,6 +53,9 @@ pub struct Status {
     /// The clients that may ask, in a line; absent: every client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<String>,
+    /// Groups of clients.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tenants: Vec<TenantStatus>,
     /// Policy zones, in the order in which they are applied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policy: Vec<PolicyStatus>,
@@ -77,6 +80,17 @@ pub struct DnstapStatus {
     pub written: u64,
     /// Messages that reached no reader.
     pub lost: u64,
+}
+
+/// A group of clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantStatus {
+    /// Its name.
+    pub name: String,
+    /// Messages of its clients since the list of tenants last changed.
+    pub queries: u64,
+    /// Its own backends; empty: it asks those that no tenant names.
+    pub backends: Vec<String>,
 }
 
 /// A collector of spans.

@@ -68,6 +68,8 @@ impl Ede {
     pub const BLOCKED_OPCODE: Self = Self { code: 18, text: "NOTIFY and UPDATE are not accepted here" };
     pub const NOT_SERVED: Self = Self { code: 18, text: "this client is not served here" };
     pub const OVER_RATE: Self = Self { code: 18, text: "more queries than this client's rate" };
+    pub const OVER_TENANTS_RATE: Self =
+        Self { code: 18, text: "more queries than the rate of this client's group" };
     pub const MISUSE: Self = Self { code: 18, text: "queries of this kind are not served here" };
     pub const NOT_SUPPORTED_TRANSFER: Self = Self { code: 21, text: "zone transfer is not relayed" };
     pub const NOT_SUPPORTED_VERSION: Self = Self { code: 21, text: "only EDNS version 0 is known" };

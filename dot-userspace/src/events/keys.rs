@@ -33,6 +33,8 @@ pub fn key_of(counter: Counter) -> Option<&'static str> {
         Counter::EndOwed => "session.owed_octets_per_worker_max",
         Counter::NotKept => "session.owed_octets_max",
         Counter::QueriesRefused | Counter::QueriesOverRate => "session.queries_per_second",
+        Counter::TenantOverRate => "tenant.queries_per_second",
+        Counter::TenantNotAllowed => "tenant.allow",
         Counter::MisuseRandomNames => "misuse.random_names",
         Counter::MisuseTunnel => "misuse.tunnel",
         Counter::MisuseFailures => "misuse.failures",
@@ -80,7 +82,11 @@ mod tests {
         let of_packets = Reason::ALL.iter().filter_map(|reason| key_of_packets(reason.name()));
         for key in of_engine.chain(of_packets) {
             let (section, name) = key.rsplit_once('.').expect(key);
-            let head = if section == "backend" { "[[backend]]".to_owned() } else { format!("[{section}]") };
+            let head = if matches!(section, "backend" | "tenant") {
+                format!("[[{section}]]")
+            } else {
+                format!("[{section}]")
+            };
             let rest = page.split_once(&format!("\n{head}")).expect(key).1;
             let lines =
                 rest.lines().skip(1).take_while(|line| !line.starts_with('[') && !line.starts_with("```"));

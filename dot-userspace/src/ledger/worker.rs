@@ -338,6 +338,10 @@ counters! {
     PolicyNotified = "policy", "notified";
     /// NOTIFY messages about other zones, from other addresses, or with a wrong signature.
     PolicyNotifyRefused = "policy", "notify_refused";
+    /// Messages over the rate of their client's tenant, which were refused.
+    TenantOverRate = "tenants", "queries_refused";
+    /// Messages of clients outside their tenant's `allow`, which were refused.
+    TenantNotAllowed = "tenants", "not_allowed";
     /// Domains and clients with a misuse.
     MisuseFound = "misuse", "found";
     /// Queries below a domain with a flood of random names, beyond its budget.

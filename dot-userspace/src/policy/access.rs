@@ -14,6 +14,7 @@ use super::PrefixMap;
 use crate::{
     config::{self, Denied},
     ledger::Counter,
+    octets::{Octets, put_run},
 };
 
 /// Why a client may not ask.
@@ -58,6 +59,42 @@ pub struct Identity {
     pub server_name: Option<Box<str>>,
     /// The names in its certificate, in lower case.
     pub client_names: Vec<String>,
+}
+
+/// Most names of a certificate that are kept with a session.
+const KEPT_NAMES_MAX: usize = 32;
+/// Most octets of a kept name: those of a domain name (RFC 1035 §2.3.4).
+const KEPT_OCTETS_MAX: usize = 255;
+
+impl Identity {
+    /// Its names as they are kept with a session, which bounds their memory.
+    #[must_use]
+    pub fn kept(mut self) -> Self {
+        self.server_name = self.server_name.filter(|name| name.len() <= KEPT_OCTETS_MAX);
+        self.client_names.retain(|name| name.len() <= KEPT_OCTETS_MAX);
+        self.client_names.truncate(KEPT_NAMES_MAX);
+        self
+    }
+
+    /// Appends the names for the next engine.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        put_run(out, self.server_name.as_deref().unwrap_or_default().as_bytes());
+        out.push(u8::try_from(self.client_names.len()).unwrap_or(u8::MAX));
+        self.client_names.iter().for_each(|name| put_run(out, name.as_bytes()));
+    }
+
+    /// Decodes the octets of [`Identity::write`]. `None`: they are invalid.
+    #[must_use]
+    pub fn read(octets: &mut Octets<'_>) -> Option<Self> {
+        let name =
+            |octets: &mut Octets<'_>| str::from_utf8(octets.run(KEPT_OCTETS_MAX)?).ok().map(str::to_owned);
+        let server_name = name(octets)?;
+        let count = usize::from(octets.u8()?);
+        let client_names: Option<Vec<_>> =
+            (0..count).map(|_| name(octets)).take(KEPT_NAMES_MAX + 1).collect();
+        let client_names = client_names.filter(|names| names.len() <= KEPT_NAMES_MAX)?;
+        Some(Self { server_name: (!server_name.is_empty()).then(|| server_name.into()), client_names })
+    }
 }
 
 /// The access lists.
@@ -156,12 +193,12 @@ impl Lists {
     }
 }
 
-fn set(prefixes: &[IpNet]) -> PrefixMap {
+pub(super) fn set(prefixes: &[IpNet]) -> PrefixMap {
     PrefixMap::new(prefixes.iter().map(|prefix| (*prefix, 0)))
 }
 
 /// Whether a name of a list matches `shown`; a leading `*` stands for one label, as in certificates (RFC 6125 §6.4.3).
-fn fits(name: &str, shown: &str) -> bool {
+pub(super) fn fits(name: &str, shown: &str) -> bool {
     match name.strip_prefix("*.") {
         Some(parent) => {
             shown.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent)
@@ -173,6 +210,28 @@ fn fits(name: &str, shown: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: the names that are kept with a session, and that move with it, are few and short. Method: a certificate with more names
+    /// than are kept, and longer ones; the encoding of the rest, cut at each octet, and one of more names.
+    #[test]
+    fn few_names_are_kept() {
+        let long = "x".repeat(KEPT_OCTETS_MAX + 1);
+        let names = (0..100).map(|number| format!("n{number}.example"));
+        let client_names: Vec<_> = std::iter::once(long.clone()).chain(names).collect();
+        let shown = Identity { server_name: Some(long.into()), client_names: client_names.clone() };
+        let kept = shown.clone().kept();
+        assert_eq!(kept.server_name, None);
+        assert_eq!(kept.client_names, client_names[1..=KEPT_NAMES_MAX]);
+        let mut form = Vec::new();
+        kept.write(&mut form);
+        assert_eq!(Identity::read(&mut Octets::new(&form)), Some(kept));
+        for length in 0..form.len() {
+            assert_eq!(Identity::read(&mut Octets::new(&form[..length])), None, "{length}");
+        }
+        let mut form = Vec::new();
+        Identity { client_names: vec![String::new(); 100], ..Identity::default() }.write(&mut form);
+        assert_eq!(Identity::read(&mut Octets::new(&form)), None);
+    }
 
     const EVERYWHERE: &str = "127.0.0.1:853";
     const OWN: &str = "192.0.2.1:853";

@@ -25,6 +25,9 @@ pub struct Question {
     /// Address of the client; absent: one without any rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<IpAddr>,
+    /// Name of the client's tenant; absent: it belongs to none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// The answer of a backend: addresses and names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub answer: Vec<String>,

@@ -129,6 +129,16 @@ impl Screen {
         (!zones.is_empty()).then(|| Self { zones: zones.into() })
     }
 
+    /// Those of the zones that are for the clients of a tenant; `None`: for clients of no tenant.
+    #[must_use]
+    pub fn of_tenant(&self, tenant: Option<&str>) -> Option<Self> {
+        let is_for = |zone: &&Zone| {
+            let tenants = &zone.config().tenants;
+            tenants.is_empty() || tenant.is_some_and(|tenant| tenants.iter().any(|name| name == tenant))
+        };
+        Self::new(self.zones.iter().filter(is_for).cloned().collect())
+    }
+
     /// The zones.
     #[must_use]
     pub fn zones(&self) -> &[Zone] {

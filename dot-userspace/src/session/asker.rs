@@ -11,6 +11,7 @@ use crate::{
     dns::{Asked, Query, Reply},
     events::What,
     ledger::Counter,
+    policy::TenantId,
     proxy::Client,
 };
 
@@ -30,6 +31,8 @@ pub(super) trait Asker {
     fn is_datagram(&self) -> bool;
     /// Whether the query must not go to a backend now; the asker has been told.
     fn is_deferred(&self, message: &[u8], query: &Query) -> bool;
+    /// The tenant whose client asks.
+    fn tenant(&self) -> TenantId;
     /// The client whose misuse this may be; `None`: the query is dotd's own.
     fn suspect(&self) -> Option<&dyn Suspect>;
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{Ended, Link, Session, SessionEnd, WorkerShared};
 use crate::{
     octets::{Octets, put_run},
-    policy::Denial,
+    policy::{Denial, Identity},
     proxy::Client,
     tls::Zeroizing,
 };
@@ -138,6 +138,8 @@ pub struct Departed {
     pub client: Client,
     /// Why the names in the client's handshake may not ask.
     pub by_names: Option<Denial>,
+    /// Those names, if a tenant is recognised by names.
+    pub identity: Option<Box<Identity>>,
     /// Counts of the session so far.
     pub so_far: Ended,
 }
@@ -188,8 +190,10 @@ impl<L: Link> Session<L> {
             _ => Duration::ZERO,
         };
         let (client, by_names) = (self.inbox.client.clone(), self.inbox.standing.by_names());
+        let identity = self.inbox.standing.identity();
         self.inbox.close();
-        Some(Departed { socket, octets, paused, client, by_names, so_far: self.ended(SessionEnd::Moved) })
+        let so_far = self.ended(SessionEnd::Moved);
+        Some(Departed { socket, octets, paused, client, by_names, identity, so_far })
     }
 }
 

@@ -36,9 +36,14 @@ pub(super) struct Refusal {
 impl Refusal {
     /// The client may not ask.
     pub(super) const ACCESS: Self = Self { ede: Ede::NOT_SERVED, counter: Counter::AccessRefused };
-    /// The client exceeds its rate.
+    /// The client's tenant exceeds its rate.
+    pub(super) const TENANTS_RATE: Self =
+        Self { ede: Ede::OVER_TENANTS_RATE, counter: Counter::TenantOverRate };
+    /// The client's tenant does not let it ask from its address.
+    pub(super) const TENANTS_ALLOW: Self = Self { ede: Ede::NOT_SERVED, counter: Counter::TenantNotAllowed };
     /// What it asks is misuse.
     pub(super) const MISUSE: Self = Self { ede: Ede::MISUSE, counter: Counter::MisuseRefused };
+    /// The client exceeds its rate.
     pub(super) const RATE: Self = Self { ede: Ede::OVER_RATE, counter: Counter::QueriesRefused };
 }
 

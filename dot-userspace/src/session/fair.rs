@@ -31,7 +31,7 @@ impl Inbox {
         let pace = match self.delayed_until.take() {
             Some(until) if until > now => Pace::At(until),
             Some(_) => Pace::Within,
-            None => match self.shared.pace(self.client.source.ip(), now) {
+            None => match self.shared.pace(self.client.source.ip(), self.member.get(), now) {
                 Pace::Within => self.shared.slowed(self.client.source.ip(), now),
                 other => other,
             },

@@ -10,7 +10,7 @@ use std::{cell::Cell, net::SocketAddr};
 use super::SessionEnd;
 use crate::{
     ledger::Counter,
-    policy::{Access, Denial},
+    policy::{Access, Denial, Identity, Member},
     proxy::Client,
 };
 
@@ -25,11 +25,22 @@ pub struct Guest {
     pub by_address: Option<Denial>,
     /// Why the names in its handshake may not ask.
     pub by_names: Option<Denial>,
+    /// Its tenant.
+    pub member: Member,
+    /// The names in its handshake, if a tenant is recognised by names.
+    pub identity: Option<Box<Identity>>,
 }
 
 impl From<Client> for Guest {
     fn from(client: Client) -> Self {
-        Self { client, listener: None, by_address: None, by_names: None }
+        Self {
+            client,
+            listener: None,
+            by_address: None,
+            by_names: None,
+            member: Member::default(),
+            identity: None,
+        }
     }
 }
 
@@ -41,22 +52,34 @@ pub(super) struct Standing {
     by_names: Option<Denial>,
     is_banned: Cell<bool>,
     misuse_end: Cell<Option<SessionEnd>>,
+    identity: Option<Box<Identity>>,
 }
 
 impl Standing {
-    pub(super) fn of(guest: &Guest) -> Self {
+    pub(super) fn of(guest: &mut Guest) -> Self {
         Self {
             listener: guest.listener,
             by_address: Cell::new(guest.by_address),
             by_names: guest.by_names,
             is_banned: Cell::new(false),
             misuse_end: Cell::new(None),
+            identity: guest.identity.take(),
         }
     }
 
     /// An operator banned the client. `true`: it was not banned before.
     pub(super) fn ban(&self) -> bool {
         !self.is_banned.replace(true)
+    }
+
+    /// The names in the client's handshake, if they are kept.
+    pub(super) fn identity(&self) -> Option<Box<Identity>> {
+        self.identity.clone()
+    }
+
+    /// The listener at which the client came in, and the names in its handshake if they are kept.
+    pub(super) fn origin(&self) -> (Option<SocketAddr>, Option<&Identity>) {
+        (self.listener, self.identity.as_deref())
     }
 
     /// The session must end so.

@@ -35,6 +35,7 @@ use crate::{
     dns::{self, Asked, Edit, Hop, Reply, framing::append_message},
     ledger::{Counter, Disposal, turn_time},
     moment::Moment,
+    policy::Member,
     proxy::Client,
 };
 
@@ -59,6 +60,8 @@ pub struct Inbox {
     pub(super) in_flight: Cell<usize>,
     /// Its client's row in the worker's table.
     pub(super) row: Row,
+    /// Its client's tenant.
+    pub(super) member: Cell<Member>,
     pub(super) turn: Cell<Waits>,
     /// The next message exceeds its client's rate, and is held until then.
     pub(super) delayed_until: Cell<Option<tokio::time::Instant>>,
@@ -71,11 +74,12 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn open(shared: Rc<WorkerShared>, guest: Guest, began: Instant) -> Rc<Self> {
-        let (standing, client) = (Standing::of(&guest), guest.client);
+    pub(super) fn open(shared: Rc<WorkerShared>, mut guest: Guest, began: Instant) -> Rc<Self> {
+        let (standing, client) = (Standing::of(&mut guest), guest.client);
         let debt = shared.debts.open(client.source.ip());
         let inbox = Rc::new(Self {
             row: shared.row_of(client.source.ip()),
+            member: Cell::new(guest.member),
             turn: Cell::default(),
             delayed_until: Cell::new(None),
             shared,
@@ -135,7 +139,7 @@ impl Inbox {
     pub(super) fn has_room(&self) -> bool {
         let in_flight = self.in_flight.get();
         in_flight < self.shared.limits().in_flight_max
-            && self.shared.has_share(self.row, in_flight)
+            && self.shared.has_share(self.member.get().tenant, self.row, in_flight)
             && self.waiting() < WAITING_OCTETS_MAX
             && self.debt.has_room(&self.shared, in_flight)
     }
@@ -285,12 +289,13 @@ impl Inbox {
 
     /// Appends a response as policy zones change it.
     fn screened(&self, asked: Asked, response: &[u8], disposal: Disposal) -> Result<(), Broken> {
-        if !self.shared.is_screened() {
+        let tenant = self.member.get().tenant;
+        if !self.shared.is_screened(tenant) {
             return self.append_response(asked, response, disposal);
         }
         let expect = || self.shared.session(self.number.get()).map(|inbox| inbox.expect());
         let write = |asked, response: &[u8], _| self.append_response(asked, response, disposal);
-        screen_answer(&self.shared, asked, response, (self.client.source.ip(), false), expect, write)
+        screen_answer(&self.shared, asked, response, (self.client.source.ip(), false, tenant), expect, write)
     }
 
     /// Ends a query in flight, and wakes the session if the client is still there.

@@ -198,15 +198,17 @@ impl Reader {
             return Err(end);
         }
         let by_misuse = misuse.and_then(|misuse| misuse.refusal);
+        let by_tenant = inbox.shared.judge_member(inbox.member.get());
         let refusal = match is_over {
             true => Some(Refusal::RATE),
-            false => inbox.standing.is_refused().then_some(Refusal::ACCESS).or(by_misuse),
+            false => inbox.standing.is_refused().then_some(Refusal::ACCESS).or(by_misuse).or(by_tenant),
         };
         match act_on(disposition, message, refusal, inbox, counters) {
             Done::Handled => {}
             Done::Refused => {
                 // What is misuse has been told.
                 let reason = if is_over { Some(Counter::QueriesRefused) } else { inbox.standing.reason() };
+                let reason = reason.or(by_tenant.map(|refusal| refusal.counter));
                 reason.into_iter().for_each(|reason| inbox.refused(reason));
             }
             Done::Closed => return Err(SessionEnd::Framing),

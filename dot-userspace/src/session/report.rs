@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{Inbox, WorkerShared};
-use crate::moment::Moment;
+use crate::{ledger::Counter, moment::Moment};
 
 /// One session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub struct SessionReport {
     pub in_flight: usize,
     /// Octets of responses that its client has not taken.
     pub waiting_octets: usize,
+    /// The tenant of its client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// The reason why each of its queries is REFUSED, by the name of its counter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
@@ -52,6 +55,7 @@ impl Inbox {
             Some(_) => "TLS 1.2",
             None => "cleartext",
         };
+        let by_tenant = self.member.get().is_refused.then_some(Counter::TenantNotAllowed);
         SessionReport {
             session: format!("{worker}.{}", self.number.get()),
             client: self.client.source.to_string(),
@@ -59,7 +63,8 @@ impl Inbox {
             open_seconds: Moment::of(Instant::now()).since(self.began).as_secs(),
             in_flight: self.in_flight.get(),
             waiting_octets: self.waiting(),
-            refused: self.standing.reason().map(|reason| reason.label().to_owned()),
+            tenant: self.shared.tenant_name(self.member.get().tenant),
+            refused: self.standing.reason().or(by_tenant).map(|reason| reason.label().to_owned()),
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     backend::{Broken, Failure, Sink},
     dns::{self, Asked, Labels, Made, Query, Screening, TYPE_CNAME, query_for},
     ledger::Counter,
-    policy::{Place, Ruling, alias_of},
+    policy::{Place, Ruling, TenantId, alias_of},
     proxy::Client,
 };
 
@@ -41,6 +41,7 @@ struct Follower {
     zone: Option<Soa>,
     ede: Option<(u16, Box<str>)>,
     sink: Rc<dyn Sink>,
+    tenant: TenantId,
 }
 
 /// A zone's SOA record: name, TTL and RDATA.
@@ -48,7 +49,12 @@ struct Soa(Box<[u8]>, u32, Box<[u8]>);
 
 impl ScreenedAlias {
     /// `sink` waits for the response to `ruling`, whose alias leads to another name.
-    pub(super) fn of(ruling: &Ruling<'_>, place: Place<'_>, asked: Asked, sink: Rc<dyn Sink>) -> Self {
+    pub(super) fn of(
+        ruling: &Ruling<'_>,
+        place: Place<'_>,
+        asked: Asked,
+        (sink, tenant): (Rc<dyn Sink>, TenantId),
+    ) -> Self {
         let mut front = Vec::new();
         let target = alias_of(ruling, place);
         {
@@ -63,7 +69,7 @@ impl ScreenedAlias {
         let zone = soa.map(|(ttl, rdata)| Soa(ruling.zone.wire().into(), *ttl, rdata.clone()));
         let ede = ruling.zone.ede().map(|(code, text)| (code, text.into()));
         let answers = place.answers + 1;
-        Self { query, follower: Rc::new(Follower { front, answers, asked, zone, ede, sink }) }
+        Self { query, follower: Rc::new(Follower { front, answers, asked, zone, ede, sink, tenant }) }
     }
 
     /// Sends the query for the target.
@@ -131,6 +137,10 @@ impl Asker for Rc<Follower> {
 
     fn is_deferred(&self, _: &[u8], _: &Query) -> bool {
         false
+    }
+
+    fn tenant(&self) -> TenantId {
+        self.tenant
     }
 
     fn suspect(&self) -> Option<&dyn Suspect> {

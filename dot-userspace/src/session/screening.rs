@@ -17,7 +17,7 @@ use crate::{
     backend::{Broken, Sink},
     dns::{self, Asked, HEADER_OCTETS, Labels, Query, Screening},
     ledger::{Counter, turn_time},
-    policy::{Action, Answered, Judged, OfAnswer, Place, Ruling, Screen, alias_of, write},
+    policy::{Action, Answered, Judged, OfAnswer, Place, Ruling, Screen, TenantId, alias_of, write},
 };
 
 const CLASS_IN: u16 = 1;
@@ -30,8 +30,8 @@ impl WorkerShared {
     }
 
     /// Whether zones may change responses.
-    pub(super) fn is_screened(&self) -> bool {
-        self.screen.borrow().is_some()
+    pub(super) fn is_screened(&self, tenant: TenantId) -> bool {
+        self.screen_of(tenant).is_some()
     }
 }
 
@@ -40,7 +40,7 @@ pub(super) fn ask(shared: &WorkerShared, message: &[u8], query: &Query, asker: &
     if describes(shared, message, query, asker) {
         return;
     }
-    let screen = shared.screen.borrow();
+    let screen = shared.screen_of(asker.tenant());
     match screen.as_deref() {
         Some(screen) if query.opcode == 0 && matches!(query.qclass, CLASS_IN | CLASS_ANY) => {
             judge(shared, screen, message, query, asker);
@@ -96,7 +96,7 @@ fn follow(
         }
         Action::Alias(..) if leads_on(ruling, place) => {
             if !asker.is_deferred(message, query) {
-                ScreenedAlias::of(ruling, place, asked, asker.expect()).ask(shared);
+                ScreenedAlias::of(ruling, place, asked, (asker.expect(), asker.tenant())).ask(shared);
             }
         }
         _ => {
@@ -125,11 +125,11 @@ pub(super) fn screen_answer(
     shared: &Rc<WorkerShared>,
     asked: Asked,
     response: &[u8],
-    (client, is_datagram): (IpAddr, bool),
+    (client, is_datagram, tenant): (IpAddr, bool, TenantId),
     expect: impl FnOnce() -> Option<Rc<dyn Sink>>,
     write_out: impl FnOnce(Asked, &[u8], bool) -> Result<(), Broken>,
 ) -> Result<(), Broken> {
-    let screen = shared.screen.borrow();
+    let screen = shared.screen_of(tenant);
     let question_end = usize::from(asked.question_end);
     let found = screen.as_deref().and_then(|screen| {
         let (dnssec_ok, screening) = (asked.dnssec_ok, asked.screening);
@@ -156,7 +156,7 @@ pub(super) fn screen_answer(
                 // The present outcome is used up; another one comes through this sink.
                 Some(sink) => {
                     shared.counters.add(Counter::PolicyAskedAgain, 1);
-                    ScreenedAlias::of(&ruling, place, asked, sink).ask_later(shared);
+                    ScreenedAlias::of(&ruling, place, asked, (sink, tenant)).ask_later(shared);
                 }
                 None => shared.counters.add(Counter::DroppedClientGone, 1),
             }

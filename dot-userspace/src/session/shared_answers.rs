@@ -23,8 +23,9 @@ use crate::{
 
 /// Answers `message`, which `query` describes.
 pub(super) fn ask(shared: &WorkerShared, message: &[u8], query: &Query, asker: &impl Asker) {
-    let Some(answers) = shared.answers() else { return forward(shared, message, query, asker) };
-    let told = shared.backends().told(query, || asker.client());
+    let tenant = asker.tenant();
+    let Some(answers) = shared.answers_of(tenant) else { return forward(shared, message, query, asker) };
+    let told = shared.backends_of(tenant).told(query, || asker.client());
     let Some(key) = Key::of(message, query, told) else {
         shared.counters.add(Counter::CacheBypassed, 1);
         return forward(shared, message, query, asker);
@@ -80,7 +81,7 @@ fn forward(shared: &WorkerShared, message: &[u8], query: &Query, asker: &impl As
         return;
     }
     let sink = asker.expect();
-    if let Err(failure) = shared.backends().submit(message, query, Rc::clone(&sink)) {
+    if let Err(failure) = shared.backends_of(asker.tenant()).submit(message, query, Rc::clone(&sink)) {
         shared.counters.add(Counter::Responded, 1);
         let since = Some(turn_time::moment());
         sink.failure(Asked { since, ..Asked::by(query) }, message, failure);
@@ -190,9 +191,9 @@ impl SharedAnswers {
         let is_refresh = first.is_none();
         self.pending.borrow_mut().begin(shared.as_deref().unwrap_or(&key), first);
         let client = if fetching.asked.subnet_is_ours { asker.client() } else { None };
+        let backends = fetching.shared.backends_of(asker.tenant());
         let asker = asker.client().map(|client| client.source.ip());
         let fetch = Rc::new(Fetch { answers: Rc::clone(self), key, shared, client, asker, is_refresh });
-        let backends = fetching.shared.backends();
         match backends.submit(fetching.message, fetching.query, Rc::clone(&fetch) as Rc<dyn Sink>) {
             Ok(()) => self.counters.add(Counter::CacheRefresh, u64::from(is_refresh)),
             Err(failure) => {

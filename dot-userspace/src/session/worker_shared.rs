@@ -23,6 +23,7 @@ use super::{
     owed::Debts,
     rates::{Pace, Rates},
     stamps::StampPool,
+    tenancy::Tenancies,
     turns::Turns,
 };
 use crate::{
@@ -32,7 +33,7 @@ use crate::{
     dns::{self, Designation, Edit, Hop},
     events::Events,
     ledger::{Counter, WorkerCounters},
-    policy::{Access, Denial, Notified, Screen},
+    policy::{Access, Denial, Member, Notified, Screen, TenantId},
     proxy::Trusted,
     tls,
 };
@@ -75,6 +76,8 @@ pub struct WorkerShared {
     pub(super) notified: RefCell<Option<Arc<Notified>>>,
     /// How dotd describes itself. `None`: it does not.
     pub(super) designation: RefCell<Option<Arc<Designation>>>,
+    /// What each tenant has of its own.
+    pub(super) tenancies: Tenancies,
     /// Looks for misuse.
     pub(super) misuse: Watch,
     /// Buffer for a response of dotd's own with records.
@@ -122,6 +125,7 @@ impl WorkerShared {
             screen: RefCell::default(),
             notified: RefCell::default(),
             designation: RefCell::default(),
+            tenancies: Tenancies::default(),
             misuse: Watch::default(),
             made: RefCell::default(),
             owed: Cell::new(0),
@@ -160,21 +164,21 @@ impl WorkerShared {
     }
 
     /// Whether a session with `in_flight` queries, of the client with this row, may ask a backend another one.
-    pub(super) fn has_share(&self, row: Row, in_flight: usize) -> bool {
-        let shares = self.backends.borrow().shares();
+    pub(super) fn has_share(&self, tenant: TenantId, row: Row, in_flight: usize) -> bool {
+        let shares = self.shares_of(tenant);
         // With one query in flight a session goes on when its own answer comes, and needs no other wake-up.
         in_flight == 0 || (in_flight < shares.session && self.clients.queries(row) < shares.client)
     }
 
     /// Whether the client with this row may have the first query of one more session in flight.
-    pub(super) fn has_share_of_first(&self, row: Row) -> bool {
-        self.clients.queries(row) < self.backends.borrow().shares().client_total
+    pub(super) fn has_share_of_first(&self, tenant: TenantId, row: Row) -> bool {
+        self.clients.queries(row) < self.shares_of(tenant).client_total
     }
 
     /// Whether the client with this row may have another query in flight by UDP.
-    pub(super) fn has_datagram_share(&self, row: Row) -> bool {
+    pub(super) fn has_datagram_share(&self, tenant: TenantId, row: Row) -> bool {
         let (own, all) = self.clients.datagrams(row);
-        own < self.backends.borrow().datagram_share(all)
+        own < self.backends_of(tenant).datagram_share(all)
     }
 
     /// Units that a session may use in this turn; `granted`: units for which it has waited.
@@ -187,10 +191,10 @@ impl WorkerShared {
         self.turns.spend(&self.clients, row, units);
     }
 
-    /// Whether a message of `client` that came now is within its rate; messages over it are counted here.
-    pub(super) fn pace(&self, client: IpAddr, now: Instant) -> Pace {
+    /// Whether a message of `client` that came now is within the rate of its address; messages over it are counted here.
+    pub(super) fn pace(&self, client: IpAddr, member: Member, now: Instant) -> Pace {
         let limits = self.limits.get();
-        if !limits.query_rate.rate.is_limit() {
+        if !limits.query_rate.rate.is_limit() || member.is_by_name {
             return Pace::Within;
         }
         let pace = self.rates.take(client, limits.prefix_bits, limits.query_rate, now);

@@ -108,14 +108,20 @@ pub(super) fn settle(process: &Process, running: &mut Running) {
     process.weigh(&config, &mut running.backends);
     running.config = config;
     running.checks = check_all(&running.backends);
-    let (workers, backends) = (running.workers.len(), running.backends.len());
+    let (workers, backends) = (running.workers.len(), running.tenants.count_backends(&running.backends));
     running.admission.reload(plan::caps(&running.config.session, running.descriptors, workers, backends));
     // Before a worker may ask whether cleartext is permitted.
     process.history().serve(&running.config);
-    for worker in &running.workers {
-        worker.tell(Command::Backends(running.backends.clone()));
-    }
+    tell(running);
     process.has_other_backends(&running.config, &running.backends);
+}
+
+/// Tells each worker its backends, and those of each tenant.
+pub(super) fn tell(running: &Running) {
+    let (tenancy, backends) = running.tenants.plan(running.backends.clone());
+    for worker in &running.workers {
+        worker.tell(Command::Backends(backends.clone(), tenancy.own.clone()));
+    }
 }
 
 #[cfg(test)]

@@ -59,6 +59,7 @@ pub(super) fn run(
 ) -> anyhow::Result<()> {
     let result = runtime.block_on(async {
         process.tickets.resume_by(&running.tickets);
+        process.tenants_by(running.tenants.clone());
         let source = Arc::clone(&process) as Arc<dyn Source>;
         let unix = socket.listener().context("the control socket was removed")?;
         let mut doors = JoinSet::new();
@@ -224,7 +225,7 @@ fn flush(running: &Running, forget: &Flush) {
 /// Makes every worker use backends as an operator has switched them.
 fn weigh(process: &Process, running: &mut Running) {
     process.weigh(&running.config, &mut running.backends);
-    running.workers.iter().for_each(|worker| worker.tell(Command::Backends(running.backends.clone())));
+    asked::tell(running);
 }
 
 /// The periodic work.
@@ -328,7 +329,8 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
     running.backends = plan::backends(&config, embedded, secured, &running.backends);
     process.weigh(&config, &mut running.backends);
     running.checks = asked::check_all(&running.backends);
-    let (workers, backends) = (running.workers.len(), running.backends.len());
+    running.tenants.renew(&config);
+    let (workers, backends) = (running.workers.len(), running.tenants.count_backends(&running.backends));
     running.admission.reload(plan::caps(&config.session, running.descriptors, workers, backends));
     let policies = running.transfers.policies(&transferred, zones);
     (running.screen, running.notified) = (policies.screen, policies.notified);
@@ -341,6 +343,7 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
     running.staples_until = staples_until(identities);
     process.reloaded(&config, &running.backends, loaded);
     process.screen_by(running.screen.clone(), &[]);
+    process.tenants_by(running.tenants.clone());
     if let Some(doubt) = doubt {
         tracing::warn!("{doubt}");
     }

@@ -44,6 +44,7 @@ mod restart;
 mod sought;
 mod succession;
 mod tap;
+mod tenants;
 mod tls_history;
 mod top;
 mod transfers;
@@ -311,11 +312,12 @@ fn engine(opened: Opened, config: Config, (path, text): File, ties: Ties) -> any
     // From here on the process has no rights, and every new thread inherits that.
     start_threads(opened.embedded)?;
     let (runtime, sought, config, backends) = asked::begin(&config, &history, backends)?;
-    let admission = plan::admission(&config, descriptors, workers, backends.len());
+    let groups = tenants::Running::of(&config);
+    let admission = plan::admission(&config, descriptors, workers, groups.count_backends(&backends));
     let (rates, queues) = (Arc::new(Rates::default()), opened.queues);
     let (standings, taps) = (Standings::default(), TapCounts::default());
     let transfers = Transfers::start(&config.server.state_dir, standings.clone())?;
-    let policies = transfers.policies(&opened.transferred, opened.zones);
+    let policies = transfers.policies(&opened.transferred, opened.zones).with(groups);
     let tapping = Tapping::start(&config.dnstap, &taps)?;
     let tap = tapping.as_ref().map(|tapping| tapping.sink.clone());
     let settings = plan::settings(&config, opened.serving, backends.clone(), &policies, tap);
@@ -361,6 +363,7 @@ fn engine(opened: Opened, config: Config, (path, text): File, ties: Ties) -> any
         workers: running,
         screen: policies.screen,
         notified: policies.notified,
+        tenants: policies.tenants,
         transfers,
         tapping,
         checks: JoinSet::new(),

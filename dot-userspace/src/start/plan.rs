@@ -7,6 +7,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use dot_common::rate::Rate;
 
+use super::tenants;
 use crate::{
     backend::{BackendConfig, Tls, health::HealthState},
     cache::Keeping,
@@ -143,6 +144,15 @@ pub(super) struct Policies {
     pub screen: Option<Arc<Screen>>,
     /// Zones about which a NOTIFY may come.
     pub notified: Option<Arc<Notified>>,
+    /// Groups of clients.
+    pub tenants: tenants::Running,
+}
+
+impl Policies {
+    /// The same with these tenants.
+    pub(super) fn with(self, tenants: tenants::Running) -> Self {
+        Self { tenants, ..self }
+    }
 }
 
 /// The settings of every worker.
@@ -153,6 +163,7 @@ pub(super) fn settings(
     policies: &Policies,
     tap: Option<TapSink>,
 ) -> Settings {
+    let (tenancy, backends) = policies.tenants.plan(backends);
     Settings {
         serving,
         limits: Limits {
@@ -185,10 +196,11 @@ pub(super) fn settings(
         policy: config.balance.policy,
         hedge_percent: config.balance.hedge_percent,
         client_subnet: config.dns.client_subnet,
-        keeping: keeping(&config.dns),
+        keeping: keeping(&config.dns, policies.tenants.caches()),
         access: Access::new(&config.access, &config.xdp.deny).map(Arc::new),
         screen: policies.screen.clone(),
         misuse: config.misuse.clone(),
+        tenancy,
         notified: policies.notified.clone(),
         discovery: (config.discovery.clone(), config.listen.dot.clone()),
         tap,
@@ -230,15 +242,19 @@ pub(super) fn access_in_words(config: &Config) -> Option<String> {
     (!parts.is_empty()).then(|| format!("{}; {others}", parts.join(", ")))
 }
 
-/// The limits of each worker's cache.
-fn keeping(dns: &config::Dns) -> Keeping {
+/// The limits of each of a worker's caches: the configured number of entries is divided between them.
+fn keeping(dns: &config::Dns, caches: u32) -> Keeping {
     let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
     let bounds = Bounds {
         least: seconds(dns.cache_ttl_min),
         most: seconds(dns.cache_ttl_max),
         negative_most: seconds(dns.cache_negative_ttl_max),
     };
-    Keeping { entries: dns.cache_entries, bounds, stale_seconds: seconds(dns.cache_stale) }
+    Keeping {
+        entries: dns.cache_entries.div_ceil(caches.max(1)),
+        bounds,
+        stale_seconds: seconds(dns.cache_stale),
+    }
 }
 
 /// Limits of octets that wait for clients.

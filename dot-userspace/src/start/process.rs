@@ -40,6 +40,7 @@ use super::{
     recent_refusals::RecentRefusals,
     sought::Sought,
     tap::Tapping,
+    tenants,
     tls_history::TlsHistory,
     transfers::{Standings, Transfers},
 };
@@ -84,6 +85,8 @@ pub(super) struct Running {
     pub tapping: Option<Tapping>,
     /// The zones about which a NOTIFY may come.
     pub notified: Option<Arc<Notified>>,
+    /// Groups of clients.
+    pub tenants: tenants::Running,
     /// The thread that transfers zones.
     pub transfers: Transfers,
     /// One task for each backend, which checks its health.
@@ -101,7 +104,8 @@ pub(super) struct Running {
 impl Running {
     /// The workers' part of policy zones.
     pub(super) fn policies(&self) -> plan::Policies {
-        plan::Policies { screen: self.screen.clone(), notified: self.notified.clone() }
+        let (screen, notified) = (self.screen.clone(), self.notified.clone());
+        plan::Policies { screen, notified, tenants: self.tenants.clone() }
     }
 }
 
@@ -130,6 +134,7 @@ pub(super) struct Process {
     cache_entries: AtomicU32,
     access: Mutex<Option<String>>,
     policy: Mutex<KnownZones>,
+    tenants: Mutex<tenants::Running>,
     standings: Standings,
     config: Mutex<Arc<Config>>,
     /// The token for actions from the page. Empty: there is no page.
@@ -212,6 +217,7 @@ impl Process {
             cache_entries: AtomicU32::new(config.dns.cache_entries),
             access: Mutex::new(plan::access_in_words(config)),
             policy: Mutex::default(),
+            tenants: Mutex::default(),
             standings,
             config: Mutex::new(Arc::new(config.clone())),
             page_token: OnceLock::new(),

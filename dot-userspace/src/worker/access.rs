@@ -44,12 +44,13 @@ impl Acceptor {
     pub(super) fn guest(&self, entry: Entry, client: Client) -> Guest {
         let by_address = self.by_address(entry, client.source);
         by_address.inspect(|denial| self.note(*denial, client.source));
-        Guest { listener: entry.listener, by_address, ..Guest::from(client) }
+        let member = self.shared().member_of(entry.listener, client.source.ip(), None);
+        Guest { listener: entry.listener, by_address, member, ..Guest::from(client) }
     }
 
     /// Keeps the names in a handshake for backends, if one of them learns who asks.
     pub(super) fn name(&self, client: &mut Client, handshake: &Handshake) {
-        if self.shared().backends().learn_clients() {
+        if self.shared().learn_clients() {
             let Handshake { server_name, common_name, .. } = handshake;
             client.tlvs = Tlvs::named(client.tlvs.take(), server_name.as_deref(), common_name.as_deref());
         }
@@ -62,9 +63,21 @@ impl Acceptor {
         server_name: Option<Box<str>>,
         client_names: Vec<String>,
     ) {
-        let (Some(access), Some(listener)) = (self.shared().access(), guest.listener) else { return };
-        guest.by_names = access.denies_names(listener, &Identity { server_name, client_names });
-        guest.by_names.inspect(|denial| self.note(*denial, guest.client.source));
+        let identity = Identity { server_name, client_names };
+        if let (Some(access), Some(listener)) = (self.shared().access(), guest.listener) {
+            guest.by_names = access.denies_names(listener, &identity);
+            guest.by_names.inspect(|denial| self.note(*denial, guest.client.source));
+        }
+        if self.shared().keeps_names() {
+            self.keep(guest, Some(Box::new(identity.kept())));
+        }
+    }
+
+    /// Keeps the names in its handshake with a client, and chooses its tenant by them.
+    pub(super) fn keep(&self, guest: &mut Guest, identity: Option<Box<Identity>>) {
+        let client = guest.client.source.ip();
+        guest.member = self.shared().member_of(guest.listener, client, identity.as_deref());
+        guest.identity = identity;
     }
 
     fn by_address(&self, entry: Entry, client: SocketAddr) -> Option<Denial> {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::open::Shaken;
 use crate::{
     octets::{Octets, put_run},
-    policy::{AccessReason, Denial},
+    policy::{AccessReason, Denial, Identity},
     proxy::{Client, ClientTls, Tlvs, header::KEPT_OCTETS_MAX},
     session::{age, moment},
     tls::HandshakeKind,
@@ -39,6 +39,8 @@ pub(super) struct Connection {
     pub(super) listener: SocketAddr,
     /// Why the names in the client's handshake may not ask.
     pub(super) by_names: Option<Denial>,
+    /// Those names, if a tenant is recognised by names.
+    pub(super) identity: Option<Box<Identity>>,
 }
 
 const SHAKEN: u8 = 2;
@@ -76,6 +78,8 @@ impl Connection {
         }
         put_run(out, self.client.tlvs.as_ref().map(Tlvs::octets).unwrap_or_default());
         out.push(code_of(self.by_names));
+        out.push(u8::from(self.identity.is_some()));
+        self.identity.iter().for_each(|identity| identity.write(out));
     }
 
     /// Decodes the octets of [`Connection::write`]. `None`: they are invalid.
@@ -103,7 +107,11 @@ impl Connection {
         let tlvs = Tlvs::again(octets.run(KEPT_OCTETS_MAX)?);
         let client = Client { source, destination, is_datagram: false, tls, tlvs };
         let by_names = denial_of(octets.u8()?)?;
-        Some(Self { worker, at_ns, paused, began, shaken, client, listener, by_names })
+        let identity = match octets.u8()? {
+            0 => None,
+            _ => Some(Box::new(Identity::read(octets)?)),
+        };
+        Some(Self { worker, at_ns, paused, began, shaken, client, listener, by_names, identity })
     }
 }
 
@@ -179,6 +187,10 @@ mod tests {
             },
             listener: "[::]:853".parse().unwrap(),
             by_names: Some(Denial { reason: AccessReason::ClientName, is_silent: true }),
+            identity: Some(Box::new(Identity {
+                server_name: Some("dns.example".into()),
+                client_names: vec!["phone.example".into(), "tel.example".into()],
+            })),
         }
     }
 
@@ -189,7 +201,7 @@ mod tests {
         let now = Instant::now();
         let full = connection(now);
         let client = Client { tls: None, tlvs: None, ..full.client.clone() };
-        let little = Connection { shaken: None, by_names: None, client, ..connection(now) };
+        let little = Connection { shaken: None, by_names: None, identity: None, client, ..connection(now) };
         for written in [&full, &little] {
             let mut form = Vec::new();
             written.write(now, &mut form);
@@ -199,7 +211,7 @@ mod tests {
             assert!(octets.is_empty());
             assert_eq!((read.worker, read.at_ns, read.paused, read.began), (3, 4, full.paused, full.began));
             assert_eq!((read.client, read.listener), (written.client.clone(), full.listener));
-            assert_eq!(read.by_names, written.by_names);
+            assert_eq!((read.by_names, &read.identity), (written.by_names, &written.identity));
             let times = |shaken: Shaken| (shaken.kind, shaken.hello_us, shaken.handshake_us);
             assert_eq!(read.shaken.map(times), written.shaken.map(times));
             for length in 0..form.len() {

@@ -24,6 +24,7 @@ pub mod passage;
 pub mod redacted_address;
 mod sessions;
 mod settings;
+pub mod tenancy;
 
 use std::{
     io,
@@ -82,7 +83,7 @@ pub enum Command {
     /// Use new certificates and keys.
     Serve(Serving),
     /// Use these backends, or the same ones with these weights; all other settings stay.
-    Backends(Vec<BackendConfig>),
+    Backends(Vec<BackendConfig>, Vec<tenancy::Own>),
     /// Use these policy zones; all other settings stay.
     Screen(Option<Arc<Screen>>),
     /// The connections are near their cap, or no longer: check their number.
@@ -223,7 +224,7 @@ async fn work(plan: Plan, (commands, arrived): (Receiver<Command>, Receiver<Arri
     let shared = Rc::new(shared);
     shared.renew_cache(settings.keeping);
     shared.admit_by(settings.access.clone());
-    shared.screen_by(settings.screen.clone());
+    tenancy::serve(&shared, &settings);
     shared.watch_misuse(&settings.misuse);
     shared.hear_of(settings.notified.clone());
     shared.describe_by(designation(&settings.discovery, &settings.serving));
@@ -250,13 +251,18 @@ async fn work(plan: Plan, (commands, arrived): (Receiver<Command>, Receiver<Arri
                     shared.describe_by(designation(&current.discovery, &serving));
                     acceptor.serve(serving);
                 }
-                Command::Backends(backends) => current = moved::to(&shared, &current, backends),
-                Command::Screen(screen) => shared.screen_by(screen),
+                Command::Backends(backends, own) => current = moved::to(&shared, &current, (backends, own)),
+                Command::Screen(screen) => shared.screen_each(screen.as_deref()),
                 Command::NoteFill => acceptor.note_pressure(),
                 Command::Switch(is_on) => shared.switch(is_on),
                 Command::Look(look) => look(&shared),
-                Command::Flush(Some(forget)) => shared.forget(forget),
-                Command::Flush(None) => shared.renew_cache(current.keeping),
+                Command::Flush(forget) => {
+                    shared.forget_of_tenants(forget.as_ref(), current.keeping);
+                    match forget {
+                        Some(forget) => shared.forget(forget),
+                        None => shared.renew_cache(current.keeping),
+                    }
+                }
                 Command::Drain(moments) => drain = Some(moments),
             }
         }
@@ -315,7 +321,7 @@ fn reload(shared: &Rc<WorkerShared>, acceptor: &Acceptor, old: &Settings, new: &
         shared.renew_cache(new.keeping);
     }
     shared.admit_by(new.access.clone());
-    shared.screen_by(new.screen.clone());
+    tenancy::reload(shared, old, new, false);
     shared.watch_misuse(&new.misuse);
     shared.hear_of(new.notified.clone());
     shared.describe_by(designation(&new.discovery, &new.serving));

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::{
     settings::{Settings, are_backends_same, may_replace},
-    start_backends,
+    start_backends, tenancy,
 };
 use crate::{backend::BackendConfig, session::WorkerShared};
 
@@ -20,13 +20,19 @@ pub(super) fn change(shared: &Rc<WorkerShared>, current: &Settings, new: &Settin
     shared.backends().reload(new.policy, &new.backends);
 }
 
-/// Has the worker ask `backends`; its settings from then on.
-pub(super) fn to(shared: &Rc<WorkerShared>, current: &Settings, backends: Vec<BackendConfig>) -> Settings {
-    let new = Settings { backends, ..current.clone() };
+/// Has the worker ask `backends`, and each tenant its own; its settings from then on.
+pub(super) fn to(
+    shared: &Rc<WorkerShared>,
+    current: &Settings,
+    (backends, own): (Vec<BackendConfig>, Vec<tenancy::Own>),
+) -> Settings {
+    let tenancy = tenancy::Plan { own, ..current.tenancy.clone() };
+    let new = Settings { backends, tenancy, ..current.clone() };
     if are_backends_same(current, &new) {
         shared.backends().reload(new.policy, &new.backends);
     } else {
         change(shared, current, &new);
     }
+    tenancy::reload(shared, current, &new, true);
     new
 }

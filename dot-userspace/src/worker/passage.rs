@@ -30,7 +30,7 @@ use nix::{
 use crate::tls::Zeroizing;
 
 /// The name of the encoding: both engines send it, and sessions move only if both names are equal.
-static FORM: &[u8] = b"dotd sessions, form 1";
+static FORM: &[u8] = b"dotd sessions, form 2";
 /// How long an engine waits for the form of the next one.
 const FORM_TIMEOUT_SECONDS: i64 = 2;
 /// The next engine waits as long as the passage exists: the previous one may be busy when it is told to leave, and
@@ -221,7 +221,7 @@ mod tests {
         let (old, new) = pair();
         let next = thread::spawn(move || accept(&new).unwrap_err().to_string());
         send(old.as_raw_fd(), b"dotd sessions, form 0", MsgFlags::empty()).unwrap();
-        let both = "it uses \"dotd sessions, form 0\", and this engine \"dotd sessions, form 1\"";
+        let both = "it uses \"dotd sessions, form 0\", and this engine \"dotd sessions, form 2\"";
         assert_eq!(next.join().unwrap(), both);
         assert!(hear_form(&old, FORM_TIMEOUT_SECONDS).is_ok(), "it sends its form");
         let (old, new) = pair();

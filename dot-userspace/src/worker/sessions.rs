@@ -97,7 +97,7 @@ impl Acceptor {
     }
 
     /// Sends a session to the next engine.
-    fn send_on(&self, open: &mut Open, listener: Option<SocketAddr>, departed: Departed) {
+    fn send_on(&self, open: &mut Open, listener: Option<SocketAddr>, mut departed: Departed) {
         let client = departed.client.clone();
         let Some(mover) = self.mover() else {
             // Unreachable: the session left because there is a mover.
@@ -112,6 +112,7 @@ impl Acceptor {
             listener: listener.unwrap_or(client.destination),
             client,
             by_names: departed.by_names,
+            identity: departed.identity.take(),
         };
         let mut octets = Vec::new();
         connection.write(Instant::now(), &mut octets);
@@ -193,7 +194,8 @@ impl Acceptor {
         let open =
             Open::going_on(&self.shared().counters, place, account, (connection.began, connection.shaken));
         self.note_fill();
-        let guest = Guest { by_names: connection.by_names, ..self.guest(entry, client) };
+        let mut guest = Guest { by_names: connection.by_names, ..self.guest(entry, client) };
+        self.keep(&mut guest, connection.identity.clone());
         serve(link, guest, Rc::clone(self), open, carried);
     }
 }

@@ -5,6 +5,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use super::tenancy;
 use crate::{
     backend::BackendConfig,
     cache::Keeping,
@@ -45,6 +46,8 @@ pub struct Settings {
     pub screen: Option<Arc<Screen>>,
     /// The limits by which queries count as misuse.
     pub misuse: Misuse,
+    /// Groups of clients with backends, a cache and a rate of their own.
+    pub tenancy: tenancy::Plan,
     /// Zones whose primary servers send NOTIFY; `None`: there is no such zone.
     pub notified: Option<Arc<Notified>>,
     /// Discovery: whether dotd describes itself, under which name, and where it listens for TLS.
@@ -74,7 +77,11 @@ pub(super) fn may_replace(old: &Settings, new: &Settings) -> bool {
 /// Whether cached answers stay valid: each backend that may have given one is still configured, and learns as much of
 /// clients.
 pub(super) fn are_answers_same(old: &Settings, new: &Settings) -> bool {
-    let is_there = |one: &BackendConfig| new.backends.iter().any(|other| one.says_the_same(other));
     let rest = |settings: &Settings| (settings.client_subnet, settings.keeping);
-    rest(old) == rest(new) && old.backends.iter().all(is_there)
+    rest(old) == rest(new) && says_the_same(&old.backends, &new.backends)
+}
+
+/// Whether each of the old backends is still there.
+pub(super) fn says_the_same(old: &[BackendConfig], new: &[BackendConfig]) -> bool {
+    old.iter().all(|one| new.iter().any(|other| one.says_the_same(other)))
 }

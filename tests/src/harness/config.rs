@@ -13,6 +13,8 @@ use super::netns::SERVER_INTERFACE;
 pub struct Config {
     sections: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
     backends: Vec<String>,
+    /// Tables of arrays, as they stand.
+    tables: String,
     /// The text of the file, in place of all keys.
     packaged: Option<String>,
 }
@@ -23,7 +25,8 @@ impl Config {
     /// Port 853 on every address, two workers, the embedded zone, XDP in auto mode on the veth alone, also for port 53, no limits.
     #[must_use]
     pub fn new() -> Self {
-        let config = Self { sections: BTreeMap::new(), backends: Vec::new(), packaged: None };
+        let config =
+            Self { sections: BTreeMap::new(), backends: Vec::new(), tables: String::new(), packaged: None };
         config
             .set("server", "workers", "2")
             .set("listen", "dot", r#"["0.0.0.0:853", "[::]:853"]"#)
@@ -68,6 +71,13 @@ impl Config {
     #[must_use]
     pub fn backend(self, address: SocketAddr) -> Self {
         self.backend_with(address, "")
+    }
+
+    /// Adds tables of arrays, such as `[[tenant]]`, as TOML.
+    #[must_use]
+    pub fn tables(mut self, tables: &str) -> Self {
+        self.tables += tables;
+        self
     }
 
     /// The only backend, over UDP.
@@ -122,6 +132,7 @@ impl Config {
         for backend in &folders.backends {
             let _ = write!(text, "[[backend]]\n{backend}");
         }
+        text += &self.tables;
         text
     }
 }

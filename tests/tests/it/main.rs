@@ -180,6 +180,8 @@ mod stage;
 mod stalling;
 /// Switches of a running dotd: drain and undrain, and the answers to load balancers' probes.
 mod switches;
+/// `[[tenant]]`: groups of clients with backends, a cache, policy zones and a rate of their own.
+mod tenants;
 /// TLS towards backends: how they are authenticated, and what happens when that fails.
 mod tls_backends;
 /// Records that carry nothing, inside an established session.

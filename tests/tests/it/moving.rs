@@ -301,12 +301,12 @@ fn where_sessions_cannot_go_they_end_in_order() {
     require!(Root);
     let (network, keep) = (Network::new(), Scratch::new());
     let dotd = Server::start(&network, &config());
-    let form = b"dotd sessions, form 1";
+    let form = b"dotd sessions, form 2";
     let mut program = fs::read(binary()).expect("built");
     let places: Vec<usize> =
         program.windows(form.len()).enumerate().filter(|(_, part)| part == form).map(|(at, _)| at).collect();
     assert!(!places.is_empty(), "the form is in the program");
-    places.iter().for_each(|at| program[at + form.len() - 1] = b'2');
+    places.iter().for_each(|at| program[at + form.len() - 1] = b'3');
     let other = keep.write("dotd-other", program);
     fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).expect("ours");
     let mut session = Dot::connect(&network.client, SERVER_V4);
@@ -314,7 +314,7 @@ fn where_sessions_cannot_go_they_end_in_order() {
     assert!(said.is_success, "{} {}", said.text, dotd.stderr());
     assert_eq!(session.end(), End::CloseNotify);
     eventually("the log says why", || {
-        dotd.stderr().contains(r#"they end here in order: it uses "dotd sessions, form 2""#).then_some(())
+        dotd.stderr().contains(r#"they end here in order: it uses "dotd sessions, form 3""#).then_some(())
     });
     let mut session = Dot::connect(&network.client, SERVER_V4);
     dotd.rewrite_config(&config().set("session", "move_at_upgrade", "false"));

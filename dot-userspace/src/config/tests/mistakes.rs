@@ -9,7 +9,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "idle_timeout = \"5s\"",
         &[
-            "1:1: unknown key `idle_timeout`: the keys here are: server, listen, tls, access, policy, misuse, discovery, session, backend, balance, dns, xdp, control, dnstap, otlp, log",
+            "1:1: unknown key `idle_timeout`: the keys here are: server, listen, tls, access, policy, misuse, discovery, session, backend, tenant, balance, dns, xdp, control, dnstap, otlp, log",
         ],
     ),
     (
@@ -72,6 +72,21 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
             "9:15: policy.zone.primary.server_name: is used with transport = \"tls\" only; remove it",
             "12:13: policy.zone.primary.transport: \"tls\" needs `server_name` or `spki_pins` to identify the server",
             "13:6: policy.zone.primary.ca: verifies `server_name`, which is not set; set `server_name`, or remove this key",
+        ],
+    ),
+    (
+        "[[tenant]]\nname = \"a b\"\nbackends = [\"x\"]\nqueries_per_second = 1\nqueries_burst = 3601\n[[tenant]]\nname = \"c\"\nlisteners = [\"127.0.0.1:9\"]\nserver_names = [\"*\", \"*.x.test\"]\nqueries_burst = 0\nqueries_per_second = 9\nqueries_by = \"name\"\nclient_subnet = \"add\"\n[[policy.zone]]\nname = \"z.test\"\nfile = \"z\"\ntenants = [\"d\"]",
+        &[
+            "1:1: tenant: has no client: write `listeners`, `server_names`, `client_names` or `prefixes`",
+            "2:8: tenant.name: \"a b\" is no name: 1 to 63 of a to z, A to Z, 0 to 9, - _ .",
+            "3:13: tenant.backends: \"x\" is no backend; `name` or `address` of a [[backend]]",
+            "5:17: tenant.queries_burst: 3601 messages are as many as queries_per_second permits in 3601 s; use at most an hour's worth",
+            "8:14: tenant.listeners: 127.0.0.1:9 is no address of listen.dot or listen.do53",
+            "9:17: tenant.server_names: \"*\" is not a name that a client can present; write one such as \"dns.example\" or \"*.dns.example\"",
+            "10:17: tenant.queries_burst: 0 is less than 1, the smallest permitted",
+            "12:14: tenant.queries_by: a client can show any name there, and would have a new rate with each; use `client_names`, or `server_names` without `*`",
+            "13:17: tenant.client_subnet: tells the tenant's own backends about clients, and it has none; set `backends`, or remove this key",
+            "17:12: policy.zone.tenants: \"d\" is no tenant's name",
         ],
     ),
     (

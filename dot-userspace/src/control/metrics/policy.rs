@@ -1,7 +1,7 @@
 //! Policy zones as OpenMetrics: how many rules each zone has, how old they are, and how often rules matched.
 //!
 //! Before: `registry` has a status and a snapshot. After: `dotd_misuse_…` and `dotd_policy_…`.
-//! Never: puts a name that a client asked for into a label; the name of a zone comes from the config.
+//! Never: puts a name that a client asked for into a label; the names of zones and tenants come from the config.
 
 use prometheus_client::registry::Registry;
 
@@ -37,6 +37,9 @@ pub(super) fn register(registry: &mut Registry, status: &Status, snapshot: &Snap
     counters(registry, "policy_hits", help, hits);
     transfers(registry, status);
     each_of("policy", registry, snapshot);
+    each_of("tenants", registry, snapshot);
+    let tenants = status.tenants.iter().map(|tenant| (vec![("tenant", tenant.name.clone())], tenant.queries));
+    counters(registry, "tenant_queries", "Messages from the clients of each tenant", tenants);
 }
 
 fn is_stale(zone: &PolicyStatus) -> bool {

@@ -99,6 +99,11 @@ impl Source for Still {
             unusable_certificates: vec![],
             is_strict: false,
             access: None,
+            tenants: vec![TenantStatus {
+                name: "family".into(),
+                queries: 17,
+                backends: vec!["filtered".into()],
+            }],
             policy: vec![PolicyStatus {
                 name: "rpz.example".into(),
                 file: "/etc/dotd/rpz.example".into(),

@@ -44,7 +44,7 @@ use crate::{
     events::{Effort, What},
     ledger::{Counter, Disposal, QueryTransport, turn_time},
     moment::Moment,
-    policy::Denial,
+    policy::{Denial, TenantId},
     proxy::{Client, header},
     supervise::supervise,
 };
@@ -123,6 +123,8 @@ struct Datagram<'a> {
     source: SocketAddr,
     /// Its client does too much: the query is told to come over TCP.
     is_sent_to_tcp: bool,
+    /// Its client's tenant.
+    tenant: TenantId,
 }
 
 impl<'a> Datagram<'a> {
@@ -131,9 +133,9 @@ impl<'a> Datagram<'a> {
     }
 
     fn asking(self, message: &[u8], query: &Query) -> Asking<'a> {
-        let Self { endpoint, ends, client, source, .. } = self;
+        let Self { endpoint, ends, client, source, tenant, .. } = self;
         let octets_max = dns::datagram_octets_max(message, query);
-        Asking { endpoint, ends, row: endpoint.shared.row_of(source.ip()), client, octets_max }
+        Asking { endpoint, ends, row: endpoint.shared.row_of(source.ip()), tenant, client, octets_max }
     }
 }
 
@@ -216,12 +218,16 @@ impl Endpoint {
         self.shared.events.trace.tell(source, None, |names| traced::query(message, names));
         let tell = |what, refused| self.tell_misuse(source, what, refused);
         let misused = self.shared.judge_message(source.ip(), true, tell).unwrap_or_default();
-        let refusal = denial.map(|_| Refusal::ACCESS).or(misused.refusal);
+        let member = self.shared.member_of(Some(self.address), source.ip(), None);
+        let by_tenant = self.shared.judge_member(member);
+        by_tenant.inspect(|refusal| self.shared.events.refused(source, refusal.counter));
+        let refusal = denial.map(|_| Refusal::ACCESS).or(misused.refusal).or(by_tenant);
         let disposition = triage(message, self.shared.limits().allowed);
         let named = client.as_ref();
         traced::tap_query(&disposition, message, || Addressee { ends, named }.way(self));
         let is_sent_to_tcp = misused.is_sent_to_tcp;
-        let datagram = Datagram { endpoint: self, ends, client, source, is_sent_to_tcp };
+        let datagram =
+            Datagram { endpoint: self, ends, client, source, is_sent_to_tcp, tenant: member.tenant };
         act_on(disposition, message, refusal, datagram, counters);
     }
 

@@ -18,6 +18,7 @@ use crate::{
     dns::{Asked, Query, Reply},
     events::What,
     ledger::{Counter, Disposal},
+    policy::TenantId,
     proxy::Client,
     session::{
         SessionEnd, asker::Suspect, clients::Row, failure::failure_reply, screening::screen_answer,
@@ -36,6 +37,8 @@ pub(super) struct Asking<'a> {
     pub(super) ends: Ends,
     /// Its client's row in the worker's table.
     pub(super) row: Row,
+    /// Its client's tenant.
+    pub(super) tenant: TenantId,
     /// The client that a load balancer named.
     pub(super) client: Option<Client>,
     /// The longest answer that its client accepts.
@@ -70,6 +73,7 @@ impl Asker for Asking<'_> {
             endpoint: Rc::clone(self.endpoint),
             ends: self.ends,
             row: self.row,
+            tenant: self.tenant,
             client: self.client.clone(),
             octets_max: self.octets_max,
         }));
@@ -81,12 +85,16 @@ impl Asker for Asking<'_> {
     }
 
     fn is_deferred(&self, message: &[u8], query: &Query) -> bool {
-        let is_deferred = !self.endpoint.shared.has_datagram_share(self.row);
+        let is_deferred = !self.endpoint.shared.has_datagram_share(self.tenant, self.row);
         if is_deferred {
             self.endpoint.shared.counters.add(Counter::DatagramsDeferred, 1);
             self.endpoint.send_to_tcp(self.addressee(), message, query);
         }
         is_deferred
+    }
+
+    fn tenant(&self) -> TenantId {
+        self.tenant
     }
 
     fn suspect(&self) -> Option<&dyn Suspect> {
@@ -122,10 +130,17 @@ impl Asking<'_> {
             self.endpoint.pass(self.addressee(), octets_max, asked, response, disposal)
         };
         let shared = &self.endpoint.shared;
-        if !shared.is_screened() {
+        if !shared.is_screened(self.tenant) {
             return write(asked, response, false);
         }
-        screen_answer(shared, asked, response, (self.source(), true), || Some(self.expect()), write)
+        screen_answer(
+            shared,
+            asked,
+            response,
+            (self.source(), true, self.tenant),
+            || Some(self.expect()),
+            write,
+        )
     }
 }
 
@@ -141,6 +156,7 @@ struct Owed {
     endpoint: Rc<Endpoint>,
     ends: Ends,
     row: Row,
+    tenant: TenantId,
     /// The client that a load balancer named.
     client: Option<Client>,
     octets_max: usize,
@@ -178,9 +194,9 @@ impl Sink for Sender {
     }
 
     fn response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken> {
-        if let Some(Owed { endpoint, ends, row, client, octets_max }) = self.owed.borrow().as_ref() {
-            let (ends, row, client, octets_max) = (*ends, *row, client.clone(), *octets_max);
-            let asking = Asking { endpoint, ends, row, client, octets_max };
+        if let Some(Owed { endpoint, ends, row, tenant, client, octets_max }) = self.owed.borrow().as_ref() {
+            let (ends, row, tenant, client, octets_max) = (*ends, *row, *tenant, client.clone(), *octets_max);
+            let asking = Asking { endpoint, ends, row, tenant, client, octets_max };
             asking.screened(asked, response, Disposal::Forwarded)?;
         }
         self.settle();

@@ -11,6 +11,7 @@ use crate::{
     dns::{Asked, Query, Reply},
     events::What,
     ledger::{Counter, Disposal},
+    policy::TenantId,
     proxy::Client,
     session::{SessionEnd, asker::Suspect, shared_answers::Asker},
 };
@@ -45,7 +46,8 @@ impl Asker for Rc<Inbox> {
     /// A session without a query in flight is read, because no answer would wake it. If only the reserve is left and
     /// its client has used its share of that, the client gets SERVFAIL.
     fn is_deferred(&self, message: &[u8], query: &Query) -> bool {
-        let is_refused = self.in_flight.get() == 0 && !self.shared.has_share_of_first(self.row);
+        let is_refused =
+            self.in_flight.get() == 0 && !self.shared.has_share_of_first(self.member.get().tenant, self.row);
         if is_refused {
             let (question, reply) = failure_reply(Asked::by(query), message, Failure::Full);
             self.answer(&question, &reply);
@@ -54,6 +56,10 @@ impl Asker for Rc<Inbox> {
             self.refused(Counter::QueriesOverShare);
         }
         is_refused
+    }
+
+    fn tenant(&self) -> TenantId {
+        self.member.get().tenant
     }
 
     fn suspect(&self) -> Option<&dyn Suspect> {

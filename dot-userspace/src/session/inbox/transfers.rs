@@ -62,7 +62,9 @@ impl Receiver for Inbox {
 pub(in crate::session) fn transfer(message: &[u8], query: &Query, inbox: &Rc<Inbox>) {
     let sink = inbox.expect();
     let receiver = Rc::clone(inbox) as Rc<dyn Receiver>;
-    if let Err(failure) = inbox.shared.backends().transfer(message, query, receiver) {
+    if let Err(failure) =
+        inbox.shared.backends_of(inbox.member.get().tenant).transfer(message, query, receiver)
+    {
         inbox.shared.counters.add(Counter::Responded, 1);
         sink.failure(Asked::by(query), message, failure);
     }

@@ -5,7 +5,10 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use super::{super::plan, Process, lock};
+use super::{
+    super::{plan, tenants},
+    Process, lock,
+};
 use crate::{backend::BackendConfig, config::Config, tls::certificate::Loaded};
 
 impl Process {
@@ -21,6 +24,11 @@ impl Process {
         self.events.log_connections(config.log.connections);
         let reloads = if is_whole { &self.reloads_ok } else { &self.reloads_failed };
         reloads.fetch_add(1, Relaxed);
+    }
+
+    /// The groups of clients, when they are served.
+    pub(in crate::start) fn tenants_by(&self, running: tenants::Running) {
+        *lock(&self.tenants) = running;
     }
 
     /// Backends have changed without a reload.

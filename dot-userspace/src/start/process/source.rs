@@ -39,6 +39,7 @@ impl Source for Process {
             is_strict: self.config().tls.strict,
             access: lock(&self.access).clone(),
             policy: lock(&self.policy).statuses(&self.standings),
+            tenants: lock(&self.tenants).statuses(),
             dnstap: self.dnstap_status(),
             otlp: self.otlp_status(),
             xdp: self.xdp(),
@@ -168,7 +169,13 @@ impl Source for Process {
     fn explain_policy(&self, question: &Question) -> Result<Explained, String> {
         // A separate statement, so that the zones are searched without the lock.
         let screen = lock(&self.policy).screen();
-        screen.ok_or("there is no policy zone: see [[policy.zone]] in docs/config.md")?.explain(question)
+        let screen = screen.ok_or("there is no policy zone: see [[policy.zone]] in docs/config.md")?;
+        let tenant = question.tenant.as_deref();
+        lock(&self.tenants).has(tenant)?;
+        match screen.of_tenant(tenant) {
+            Some(screen) => screen.explain(question),
+            None => Ok(Explained { asked: question.clone(), decides: None, counted: Vec::new() }),
+        }
     }
 
     fn upstreams(&self) -> Vec<TlsRow> {

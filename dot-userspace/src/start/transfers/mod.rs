@@ -140,7 +140,11 @@ impl Transfers {
     /// Asks for these zones from now on, and for no others. Returns the part for workers; they use `zones`.
     pub(super) fn policies(&self, transferred: &[Transferred], zones: Vec<Zone>) -> Policies {
         self.follow(transferred, &zones);
-        Policies { screen: Screen::new(zones).map(Arc::new), notified: notified(transferred) }
+        Policies {
+            screen: Screen::new(zones).map(Arc::new),
+            notified: notified(transferred),
+            tenants: Default::default(),
+        }
     }
 
     /// The next zone that was transferred.

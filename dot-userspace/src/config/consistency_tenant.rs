@@ -5,7 +5,7 @@
 
 use std::{collections::HashSet, net::SocketAddr};
 
-use super::{Config, QueriesBy, Tenant, consistency::Check, limit};
+use super::{Config, QueriesBy, Tenant, check::Check, limit};
 
 /// Notes each mistake in `[[tenant]]`, and in what refers to tenants.
 pub(super) fn check(check: &mut Check<'_, '_>, config: &Config) {

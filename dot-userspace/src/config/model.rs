@@ -193,6 +193,10 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// The suffix of a backend's name that replaces another one in clear. No other name has it, because a name has no
+    /// colon, and a port is a number.
+    pub const IN_CLEAR: &str = ":clear";
+
     /// Address for cleartext if its TLS fails and the file permits that.
     #[must_use]
     pub fn in_clear(&self) -> Option<SocketAddr> {

@@ -327,8 +327,7 @@ fn engine(opened: Opened, config: Config, (path, text): File, ties: Ties) -> any
     let (askers, asked) = ask(events.clone(), taps, keeper.clone(), history, standings);
     let staples_until = renew::staples_until(&loaded.identities);
     let process = Process::new(&config, &backends, workers, loaded, opened.kernel, sink.clone(), askers);
-    process.serve_file(sought.written(), text.map(|text| Read { text, file: file_of(path.as_deref()) }), &[]);
-    process.begin(keeps_bans, &sought.addresses());
+    process.begin(keeps_bans, &sought, text.map(|text| Read { text, file: file_of(path.as_deref()) }));
     let mut running = Vec::with_capacity(workers);
     for (index, listeners) in listeners.into_iter().enumerate() {
         let plan = Plan {
@@ -373,9 +372,8 @@ fn engine(opened: Opened, config: Config, (path, text): File, ties: Ties) -> any
         successor: None,
     };
     process.screen_by(running.screen.clone(), &[]);
-    let process = Arc::new(process);
     let doors = (opened.control_socket, opened.http);
-    control_loop::run(&runtime, process, running, opened.seen, doors, opened.began)
+    control_loop::run(&runtime, Arc::new(process), running, opened.seen, doors, opened.began)
 }
 
 /// The name of the config file in messages.

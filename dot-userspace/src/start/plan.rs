@@ -33,10 +33,6 @@ const EMBEDDED: &str = "embedded";
 /// The state of a backend whose name has no address yet.
 pub(super) const UNRESOLVED: &str = "unresolved";
 
-/// The suffix of a backend's name that replaces another one in clear. No other name has it, because a name has no
-/// colon, and a port is a number.
-pub(super) const IN_CLEAR: &str = ":clear";
-
 /// Whether any query may go to the zone inside dotd: no backend is configured, or the config names it.
 pub(super) fn needs_embedded(config: &Config) -> bool {
     config.backend.is_empty()
@@ -80,7 +76,7 @@ pub(super) fn backends(
             proxy_v2: backend.proxy_v2,
             outstanding_max: secured.outstanding_max,
             stands_in: Some(secured.tls.as_ref()?.memory.clone()),
-            ..plain(name + IN_CLEAR, backend.in_clear()?, backend.timeout, backend.weight)
+            ..plain(name + config::Backend::IN_CLEAR, backend.in_clear()?, backend.timeout, backend.weight)
         })
     });
     let in_clear: Vec<_> = in_clear.collect();
@@ -133,7 +129,7 @@ pub(super) fn backend_statuses(config: &Config) -> Vec<BackendStatus> {
     });
     let in_clear = config.backend.iter().filter_map(|backend| {
         let address = backend.in_clear()?.to_string();
-        Some(status(backend.called() + IN_CLEAR, address, Transport::Udp.label()))
+        Some(status(backend.called() + config::Backend::IN_CLEAR, address, Transport::Udp.label()))
     });
     statuses.chain(in_clear).collect()
 }

@@ -32,7 +32,6 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     fast_open,
-    kept_addresses::Addresses,
     kept_tickets::KeptTickets,
     known_backends::{KnownBackends, Recent},
     known_zones::KnownZones,
@@ -46,7 +45,7 @@ use super::{
 };
 use crate::{
     backend::BackendConfig,
-    config::{self, Config},
+    config::{self, Config, Read},
     control::{CertificateStatus, ListenerStatus},
     events::{EventSink, Refused, tap::TapCounts},
     keeper::{Keeper, Successor},
@@ -236,12 +235,13 @@ impl Process {
     }
 
     /// Before workers run: logs what is wrong with certificates, and switches the kernel to the last state. `keeps_bans`: bans survive
-    /// a restart. The next engine finds these `addresses` of names.
-    pub(super) fn begin(&self, keeps_bans: bool, addresses: &Addresses) {
+    /// a restart. The config that was `sought` is in effect, as it was `read`; the next engine finds its addresses of names.
+    pub(super) fn begin(&self, keeps_bans: bool, sought: &Sought, read: Option<Read>) {
+        self.serve_file(sought.written(), read, &[]);
         if keeps_bans {
             self.restore_bans();
         }
-        self.keep_addresses(addresses);
+        self.keep_addresses(&sought.addresses());
         self.say_unusable_certificates();
         self.resume_switch();
     }

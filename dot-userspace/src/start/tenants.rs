@@ -8,14 +8,13 @@ use std::sync::Arc;
 
 use dot_common::rate::Rate;
 
-use super::plan::IN_CLEAR;
 use crate::{
     backend::BackendConfig,
     config::{self, Config},
     control::TenantStatus,
     policy::Tenants,
     session::Rates,
-    worker::tenancy::{Own, Plan},
+    worker::tenants::{Own, Plan},
 };
 
 /// The tenants that run. Cloning shares them.
@@ -98,7 +97,7 @@ impl Running {
 
 /// Whether a tenant names this backend, the host whose address it is, or the one that it stands in for in clear.
 fn is_named(tenant: &config::Tenant, backend: &BackendConfig) -> bool {
-    let name = backend.name.strip_suffix(IN_CLEAR).unwrap_or(&backend.name);
+    let name = backend.name.strip_suffix(config::Backend::IN_CLEAR).unwrap_or(&backend.name);
     let whole = name.rsplit_once('/').map_or(name, |(whole, _)| whole);
     tenant.backends.iter().any(|named| named == name || named == whole)
 }

@@ -24,7 +24,8 @@ pub mod passage;
 pub mod redacted_address;
 mod sessions;
 mod settings;
-pub mod tenancy;
+mod tenancy;
+pub mod tenants;
 
 use std::{
     io,
@@ -83,7 +84,7 @@ pub enum Command {
     /// Use new certificates and keys.
     Serve(Serving),
     /// Use these backends, or the same ones with these weights; all other settings stay.
-    Backends(Vec<BackendConfig>, Vec<tenancy::Own>),
+    Backends(Vec<BackendConfig>, Vec<tenants::Own>),
     /// Use these policy zones; all other settings stay.
     Screen(Option<Arc<Screen>>),
     /// The connections are near their cap, or no longer: check their number.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::{
     settings::{Settings, are_backends_same, may_replace},
-    start_backends, tenancy,
+    start_backends, tenancy, tenants,
 };
 use crate::{backend::BackendConfig, session::WorkerShared};
 
@@ -24,9 +24,9 @@ pub(super) fn change(shared: &Rc<WorkerShared>, current: &Settings, new: &Settin
 pub(super) fn to(
     shared: &Rc<WorkerShared>,
     current: &Settings,
-    (backends, own): (Vec<BackendConfig>, Vec<tenancy::Own>),
+    (backends, own): (Vec<BackendConfig>, Vec<tenants::Own>),
 ) -> Settings {
-    let tenancy = tenancy::Plan { own, ..current.tenancy.clone() };
+    let tenancy = tenants::Plan { own, ..current.tenancy.clone() };
     let new = Settings { backends, tenancy, ..current.clone() };
     if are_backends_same(current, &new) {
         shared.backends().reload(new.policy, &new.backends);

@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use super::tenancy;
+use super::tenants;
 use crate::{
     backend::BackendConfig,
     cache::Keeping,
@@ -47,7 +47,7 @@ pub struct Settings {
     /// The limits by which queries count as misuse.
     pub misuse: Misuse,
     /// Groups of clients with backends, a cache and a rate of their own.
-    pub tenancy: tenancy::Plan,
+    pub tenancy: tenants::Plan,
     /// Zones whose primary servers send NOTIFY; `None`: there is no such zone.
     pub notified: Option<Arc<Notified>>,
     /// Discovery: whether dotd describes itself, under which name, and where it listens for TLS.

@@ -6,48 +6,20 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use dot_common::rate::Rate;
-
 use super::{
     Settings,
     settings::{are_answers_same, says_the_same},
+    tenants::{Own, Plan},
 };
 use crate::{
-    backend::{BackendConfig, Backends},
+    backend::Backends,
     config::ClientSubnet,
-    policy::Tenants,
-    session::{Rates, SharedAnswers, Tenancy, WorkerShared},
+    session::{SharedAnswers, Tenancy, WorkerShared},
 };
 
-/// The tenants.
-#[derive(Clone, Default)]
-pub struct Plan {
-    /// The clients of each; `None`: there are no tenants.
-    pub tenants: Option<Arc<Tenants>>,
-    /// Their rates, over all workers.
-    pub rates: Arc<Rates>,
-    /// In their order.
-    pub own: Vec<Own>,
-}
-
-/// What one tenant has.
-#[derive(Clone, Debug)]
-pub struct Own {
-    /// Its name.
-    pub name: Box<str>,
-    /// Its backends, of which none may have an address now; `None`: those that no tenant names.
-    pub backends: Option<Vec<BackendConfig>>,
-    /// What they learn of clients; `None`: as for all others.
-    pub client_subnet: Option<ClientSubnet>,
-    /// Messages of all its clients.
-    pub rate: Rate,
-}
-
-impl Own {
-    /// The values with which its pool of backends was started.
-    fn start(&self, settings: &Settings) -> (u8, ClientSubnet) {
-        (settings.hedge_percent, self.client_subnet.unwrap_or(settings.client_subnet))
-    }
+/// The values with which a tenant's pool of backends is started.
+fn start(own: &Own, settings: &Settings) -> (u8, ClientSubnet) {
+    (settings.hedge_percent, own.client_subnet.unwrap_or(settings.client_subnet))
 }
 
 /// Starts to serve.
@@ -85,7 +57,7 @@ impl Was<'_> {
     fn has_same_backends(&self, settings: &Settings, own: &Own) -> bool {
         let (Some(old), Some(new)) = (&self.own.backends, &own.backends) else { return false };
         old.len() == new.len()
-            && self.own.start(self.settings) == own.start(settings)
+            && start(self.own, self.settings) == start(own, settings)
             && old.iter().zip(new).all(|(old, new)| old.is_same_but_for_limits(new))
     }
 
@@ -97,7 +69,7 @@ impl Was<'_> {
         match (&self.own.backends, &own.backends) {
             (None, None) => are_answers_same(self.settings, settings),
             (Some(old), Some(new)) => {
-                let learn = (self.own.start(self.settings).1, own.start(settings).1);
+                let learn = (start(self.own, self.settings).1, start(own, settings).1);
                 is_kept_alike && learn.0 == learn.1 && says_the_same(old, new)
             }
             _ => false,
@@ -112,9 +84,9 @@ fn begin(shared: &WorkerShared, settings: &Settings, own: &Own, was: Option<Was<
     let mut old = was.map(|was| was.tenancy).unwrap_or_default();
     let pool = old.backends.take().filter(|_| keeps_pool);
     let backends = own.backends.as_ref().map(|backends| {
-        let (hedge, subnet) = own.start(settings);
-        let start = || Rc::new(Backends::start(backends, settings.policy, hedge, subnet, &shared.counters));
-        let pool = pool.unwrap_or_else(start);
+        let (hedge, subnet) = start(own, settings);
+        let begin = || Rc::new(Backends::start(backends, settings.policy, hedge, subnet, &shared.counters));
+        let pool = pool.unwrap_or_else(begin);
         pool.reload(settings.policy, backends);
         pool
     });

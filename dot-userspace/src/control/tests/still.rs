@@ -42,6 +42,10 @@ pub(super) type Told = tokio::sync::oneshot::Sender<Result<Reloaded, String>>;
 /// The first count of [`Still`]; each counter has the next one, so that no two have the same value.
 pub(super) const FIRST_COUNT: u64 = 1_000_001;
 
+fn tenant() -> TenantStatus {
+    TenantStatus { name: "family".into(), queries: 17, backends: vec!["filtered".into()] }
+}
+
 /// The transfer state of a zone.
 fn transfer() -> TransferStatus {
     TransferStatus {
@@ -99,11 +103,7 @@ impl Source for Still {
             unusable_certificates: vec![],
             is_strict: false,
             access: None,
-            tenants: vec![TenantStatus {
-                name: "family".into(),
-                queries: 17,
-                backends: vec!["filtered".into()],
-            }],
+            tenants: vec![tenant()],
             policy: vec![PolicyStatus {
                 name: "rpz.example".into(),
                 file: "/etc/dotd/rpz.example".into(),

@@ -19,13 +19,12 @@ use super::{
     super::{
         kept,
         kept_addresses::{self, Addresses},
-        plan::IN_CLEAR,
     },
     Process, lock,
 };
 use crate::{
     backend::BackendConfig,
-    config::{Config, limit},
+    config::{self, Config, limit},
     control::{BackendRequest, BackendStatus, BackendSwitch, OffStatus, SwitchRequest},
     disk,
 };
@@ -265,7 +264,7 @@ fn read_backends(run_dir: &Path) -> Backends {
 /// What a backend is called: its own name; that of the backend over TLS for which it stands in; that in the config, if it is one of the
 /// addresses of that name.
 fn called(name: &str) -> impl Iterator<Item = &str> {
-    let secured = name.strip_suffix(IN_CLEAR).unwrap_or(name);
+    let secured = name.strip_suffix(config::Backend::IN_CLEAR).unwrap_or(name);
     let whole = secured.rsplit_once('/').map_or(secured, |(whole, _)| whole);
     [name, secured, whole].into_iter()
 }

@@ -49,7 +49,7 @@ fn acceptor(admission: &Arc<Admission>) -> Rc<Acceptor> {
         access: None,
         screen: None,
         misuse: crate::config::Misuse::default(),
-        tenancy: crate::worker::tenancy::Plan::default(),
+        tenancy: crate::worker::tenants::Plan::default(),
         notified: None,
         discovery: (crate::config::Discovery::default(), Vec::new()),
         tap: None,

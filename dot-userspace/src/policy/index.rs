@@ -3,12 +3,13 @@
 //!
 //! Before: `builder` adds names. After: `rules` finds the rule of a name: its own, or that of the wildcard at the
 //! closest encloser (RFC 4592 §2.2.1).
-//! Holds: for each name two numbers and its octets, in one piece, and 8 to 16 octets of the table.
+//! Holds: for each name two numbers and its octets, in one piece, 8 to 24 octets of the table, and 1 to 3 of the filter.
 //! Never: changes after it was built; allocates at a lookup; relies on a hash alone: a name that is found is
 //! compared.
 //!
 //! The hash of a name continues that of its parent without reading it: so the table entries of all names of a lookup
-//! are read at once, and a lookup waits for memory twice, however many labels there are.
+//! are read at once, and a lookup waits for memory twice, however many labels there are. The filter is an eighth of the
+//! table and fits into a processor's own cache; it ends most lookups of other names before they read the table.
 
 use std::hash::{BuildHasher as _, RandomState};
 
@@ -42,12 +43,15 @@ pub struct Index {
     /// High half: high half of the hash. Low half: position of the name. 0: free, because the root is not in the
     /// table.
     table: Vec<u64>,
+    /// For each position of the table eight bits: a name with a hash of this position has set one of them.
+    filter: Vec<u8>,
 }
 
 impl Default for Index {
     fn default() -> Self {
         let key = RandomState::new().hash_one(0);
-        Self { key, names: vec![0, 0, 0], count: 1, table: vec![0; TABLE_PLACES_MIN] }
+        let (table, filter) = (vec![0; TABLE_PLACES_MIN], vec![0; TABLE_PLACES_MIN]);
+        Self { key, names: vec![0, 0, 0], count: 1, table, filter }
     }
 }
 
@@ -56,16 +60,21 @@ impl Index {
     #[must_use]
     pub fn find(&self, name: &Labels) -> Option<Match> {
         let (mut hashes, mut first) = ([0; LEVELS_AT_ONCE], [0; LEVELS_AT_ONCE]);
-        let mut hash = self.key;
+        let (mut hash, mut levels) = (self.key, 0);
         for ((label, kept), edge) in name.labels().zip(&mut hashes).zip(&mut first) {
             hash = self.hash(hash, label);
+            if !self.may_have(hash) {
+                break;
+            }
             *kept = hash;
             *edge = self.table.get(low(hash) & self.mask()).copied().unwrap_or_default();
+            levels += 1;
         }
         let (mut node, mut depth) = (ROOT, 0);
         for (level, label) in name.labels().enumerate() {
             hash = match hashes.get(level) {
-                Some(known) => *known,
+                Some(known) if level < levels => *known,
+                Some(_) => break,
                 None => self.hash(hash, label),
             };
             match self.probe(hash, first.get(level).copied(), |_| true) {
@@ -90,6 +99,11 @@ impl Index {
             }
         }
         (ROOT, 0)
+    }
+
+    /// Whether a name with this hash may be in the table.
+    fn may_have(&self, hash: u64) -> bool {
+        self.filter.get(low(hash) & self.mask()).is_some_and(|bits| bits & bit(hash) != 0)
     }
 
     fn matched(&self, node: NodeId, is_wildcard: bool) -> Option<Match> {
@@ -124,7 +138,7 @@ impl Index {
         usize::from(length) == name.len()
             && own.starts_with(front)
             && rest.len() <= words.len() * 4
-            && rest.chunks(4).zip(words).all(|(chunk, word)| word.to_le_bytes().starts_with(chunk))
+            && is_in(rest, words)
     }
 
     /// The octets of a name, without the root's.
@@ -175,12 +189,13 @@ impl Index {
         }
         self.names.push(u32::from_le_bytes(word));
         self.count += 1;
-        place(&mut self.table, hash, id);
+        place((&mut self.table, &mut self.filter), hash, id);
         Some(NodeId(id))
     }
 
     fn enlarge(&mut self) {
-        let mut table = vec![0; self.table.len() * 2];
+        let places = self.table.len() * 2;
+        let (mut table, mut filter) = (vec![0; places], vec![0; places]);
         for edge in self.table.iter().copied().filter(|edge| *edge != 0) {
             let name: Vec<u8> = self.octets_of(NodeId(edge as u32)).collect();
             let mut octets = [0; 256];
@@ -190,9 +205,9 @@ impl Index {
                 continue;
             };
             let hash = labels.labels().fold(self.key, |hash, label| self.hash(hash, label));
-            place(&mut table, hash, edge as u32);
+            place((&mut table, &mut filter), hash, edge as u32);
         }
-        self.table = table;
+        (self.table, self.filter) = (table, filter);
     }
 
     /// The rule of a node, or of its wildcard, to be set; 0: there is none.
@@ -208,17 +223,21 @@ impl Index {
     /// Octets of memory.
     #[must_use]
     pub fn octets(&self) -> usize {
-        self.names.capacity() * size_of::<u32>() + self.table.capacity() * size_of::<u64>()
+        self.names.capacity() * size_of::<u32>()
+            + self.table.capacity() * size_of::<u64>()
+            + self.filter.capacity()
     }
 
     /// The step of wyhash, a product of 128 bits folded, over eight octets at a time. The key is random: a client
     /// cannot find names that are adjacent in the table.
     fn hash(&self, parent: u64, label: &[u8]) -> u64 {
         let mut hash = parent;
-        for chunk in label.chunks(8) {
-            let mut octets = [0; 8];
-            octets.iter_mut().zip(chunk).for_each(|(place, octet)| *place = *octet);
-            hash = fold(hash ^ u64::from_le_bytes(octets), self.key | 1);
+        let (whole, rest) = label.as_chunks::<8>();
+        for chunk in whole {
+            hash = fold(hash ^ u64::from_le_bytes(*chunk), self.key | 1);
+        }
+        if !rest.is_empty() {
+            hash = fold(hash ^ few(rest), self.key | 1);
         }
         fold(hash, MULTIPLIER)
     }
@@ -237,8 +256,9 @@ const LEVELS_AT_ONCE: usize = 6;
 const RULES_WORDS: usize = 2;
 
 /// Inserts a name at the next free position; there always is one.
-fn place(table: &mut [u64], hash: u64, id: u32) {
+fn place((table, filter): (&mut [u64], &mut [u8]), hash: u64, id: u32) {
     let (mut place, mask) = (low(hash), table.len() - 1);
+    filter.get_mut(place & mask).into_iter().for_each(|bits| *bits |= bit(hash));
     while let Some(edge) = table.get_mut(place & mask) {
         if *edge == 0 {
             *edge = hash >> 32 << 32 | u64::from(id);
@@ -251,6 +271,28 @@ fn place(table: &mut [u64], hash: u64, id: u32) {
 /// The half of a hash that chooses the position; the other half distinguishes names.
 fn low(hash: u64) -> usize {
     hash as u32 as usize
+}
+
+/// The bit of the filter at the hash's position.
+fn bit(hash: u64) -> u8 {
+    1 << (hash >> 61)
+}
+
+/// One to seven octets as a number, in two reads that may overlap. Two labels of one length have different numbers, and the first octet
+/// of a label is its length.
+fn few(octets: &[u8]) -> u64 {
+    if let (Some(front), Some(back)) = (octets.first_chunk::<4>(), octets.last_chunk::<4>()) {
+        return u64::from(u32::from_le_bytes(*front)) | u64::from(u32::from_le_bytes(*back)) << 32;
+    }
+    octets.iter().fold(0, |number, octet| number << 8 | u64::from(*octet))
+}
+
+/// Whether the words begin with these octets.
+fn is_in(octets: &[u8], words: &[u32]) -> bool {
+    let (whole, rest) = octets.as_chunks::<4>();
+    let last = words.get(whole.len()).copied().unwrap_or_default().to_le_bytes();
+    whole.iter().zip(words).all(|(octets, word)| u32::from_le_bytes(*octets) == *word)
+        && last.starts_with(rest)
 }
 
 fn fold(one: u64, other: u64) -> u64 {

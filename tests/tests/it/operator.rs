@@ -183,7 +183,7 @@ fn the_page_of_counters_names_what_is_counted() {
     });
     for (action, reason) in verdicts {
         let is_there = page.lines().any(|line| line.starts_with(&action) && line.contains(&reason));
-        assert!(is_there, "no row {action} {reason}");
+        assert!(is_there, "docs/counters.md has no row that begins {action} and names {reason}");
     }
     let fates = Counter::ALL.iter().filter(|counter| counter.family() == "queries");
     for fate in fates.map(|counter| counter.label()).filter(|label| *label != "received") {

@@ -31,7 +31,6 @@ use dot_common::{
 
 use crate::{
     cleartext::fold,
-    clock,
     context::{Frame, Linear, opaque},
     maps, socket,
     tail_calls::{self, NOTHING_LEFT},
@@ -105,7 +104,7 @@ fn is_flood() -> bool {
     let Some(schedule) = FLOOD.get_ptr_mut(0) else { return true };
     // SAFETY: a checked map value, aligned to eight octets.
     let scheduled_ns = unsafe { schedule.read_volatile() };
-    match rate.admit(scheduled_ns, clock::now_ns()) {
+    match rate.admit(scheduled_ns, maps::now_ns()) {
         // If another CPU was first, only its packet is counted: the stack gets one SYN more.
         Some(next_ns) => {
             maps::exchange(schedule, scheduled_ns, next_ns);

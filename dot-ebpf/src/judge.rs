@@ -20,7 +20,7 @@ use dot_common::{
     verdict::{Action, Reason, Verdict},
 };
 
-use crate::{clock, context::Frame, lists, maps, ports::OwnPorts, subprograms, tail_calls, trace};
+use crate::{context::Frame, lists, maps, ports::OwnPorts, subprograms, tail_calls, trace};
 
 /// The XDP action for a frame; `None` when it is not for dotd.
 #[inline(always)]
@@ -124,7 +124,7 @@ impl<C: Hook> Knowledge for Kernel<'_, C> {
 
     #[inline(always)]
     fn now_ns(&self) -> u64 {
-        clock::now_ns()
+        maps::now_ns()
     }
 
     #[inline(always)]

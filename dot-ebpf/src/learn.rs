@@ -18,7 +18,7 @@ use dot_common::{
     syn_times,
 };
 
-use crate::{clock, maps, ports::OwnPorts, socket};
+use crate::{maps, ports::OwnPorts, socket};
 
 /// When our stack first answered the SYN of each connection.
 #[map]
@@ -40,7 +40,7 @@ pub(crate) fn learn(context: &TcContext, frame: &impl Headers) {
     let initial = accepted.wrapping_sub(came_with_syn(context, key));
     // Another SYN from the same port, be it forged, begins another stream.
     let is_again = maps::flow(key).is_some_and(|known| known.initial == initial);
-    maps::remember(key, &Flow { learned_ns: clock::now_ns(), initial, offences: 0 });
+    maps::remember(key, &Flow { learned_ns: maps::now_ns(), initial, offences: 0 });
     note_answer(key, is_again);
 }
 
@@ -50,7 +50,7 @@ pub(crate) fn learn(context: &TcContext, frame: &impl Headers) {
 fn note_answer(key: &FlowKey, is_again: bool) {
     let place = syn_times::Place::of(key);
     let Some(word) = SYN_TIMES.get_ptr_mut(place.slot) else { return };
-    let now_ns = clock::precise_now_ns();
+    let now_ns = maps::precise_now_ns();
     // SAFETY: a checked map value, aligned to eight octets; another CPU or a worker may write it meanwhile, as a whole.
     unsafe {
         if !is_again || place.age_ns(word.read_volatile(), now_ns).is_none() {

@@ -14,7 +14,6 @@
 #![allow(missing_docs, unreachable_pub, reason = "aya's macros generate a second, public function each")]
 
 mod cleartext;
-mod clock;
 mod context;
 mod cookie;
 mod datagram;

@@ -18,7 +18,7 @@ use dot_common::{
 };
 
 use crate::{
-    clock, maps,
+    maps,
     tail_calls::{self, NOTHING_LEFT},
 };
 
@@ -50,7 +50,7 @@ pub(crate) fn note_packet(settings: &Settings, packet: &Packet, reason: u32, act
     let client = rate::client(&packet.flow, settings.prefix_v4, settings.prefix_v6);
     let place = Place::of(client, reason);
     let Some(word) = NOTICED.get_ptr_mut(place.slot) else { return };
-    let now_ns = clock::now_ns();
+    let now_ns = maps::now_ns();
     // SAFETY: a checked map value, aligned to eight octets; another CPU may write it meanwhile, as a whole.
     if !place.is_due(unsafe { word.read_volatile() }, now_ns) {
         return;

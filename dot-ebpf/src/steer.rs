@@ -7,10 +7,7 @@
 use aya_ebpf::{Global, helpers::bpf_get_smp_processor_id, programs::SkReuseportContext};
 use dot_common::{steer::worker, worker_status::choose};
 
-use crate::{
-    clock,
-    maps::{self, SOCKETS, WORKER_COUNT},
-};
+use crate::maps::{self, SOCKETS, WORKER_COUNT};
 
 /// CPUs that workers are pinned to; set by the loader before the program loads.
 #[unsafe(no_mangle)]
@@ -24,6 +21,6 @@ pub(crate) fn select(context: &SkReuseportContext) {
     let workers = WORKER_COUNT.load();
     let place = maps::place(cpu).unwrap_or(cpu);
     let own = worker(place, context.hash(), CPUS.load(), workers);
-    let worker = choose(own, workers, clock::now_ns, maps::worker_status);
+    let worker = choose(own, workers, maps::now_ns, maps::worker_status);
     let _ = SOCKETS.select_reuseport(context, worker);
 }

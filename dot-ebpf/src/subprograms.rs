@@ -23,7 +23,7 @@ use dot_common::{
 };
 
 use crate::{
-    cleartext, clock,
+    cleartext,
     context::Frame,
     datagram::{Datagram, WALKABLE_OCTETS},
     judge::Kernel,
@@ -240,7 +240,7 @@ extern "C" fn dotd_trust() -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn dotd_is_pressed() -> u32 {
-    u32::from(worker_status::is_pressed(maps::WORKER_COUNT.load(), clock::now_ns(), maps::closed_until_ns))
+    u32::from(worker_status::is_pressed(maps::WORKER_COUNT.load(), maps::now_ns(), maps::closed_until_ns))
 }
 
 #[inline(never)]

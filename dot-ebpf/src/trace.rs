@@ -16,7 +16,7 @@ use dot_common::{
     verdict::Verdict,
 };
 
-use crate::{clock, maps, subprograms};
+use crate::{maps, subprograms};
 
 #[map]
 static TRACED: Array<Traced> = Array::with_max_entries(1, 0);
@@ -45,7 +45,7 @@ pub(crate) fn tell_packet(settings: &Settings, packet: &Packet, reason: u32, act
     if !traced.has(&packet.flow) {
         return;
     }
-    let now_ns = clock::precise_now_ns();
+    let now_ns = maps::precise_now_ns();
     let is_sent = is_in_pace(now_ns) && send(settings, packet, reason, action, now_ns);
     if !is_sent && let Some(lost) = TRACE_LOST.get_ptr_mut(0) {
         // SAFETY: a checked map value of this CPU.

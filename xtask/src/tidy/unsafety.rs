@@ -25,7 +25,6 @@ const FILES: &[(&str, &str)] = &[
     ("dot-ebpf/src/datagram.rs", "has a kernel helper copy out of a packet"),
     ("dot-ebpf/src/ingress.rs", "reads the number of an interface out of the context"),
     ("dot-ebpf/src/cookie.rs", "asks kernel helpers for a route and a cookie"),
-    ("dot-ebpf/src/clock.rs", "asks the kernel for the time"),
     ("dot-ebpf/src/main.rs", "names the licence's section for the kernel (an unsafe attribute)"),
     ("dot-ebpf/src/lists.rs", "looks values up in maps: a pointer of the kernel's"),
     ("dot-ebpf/src/maps.rs", "looks values up in maps: a pointer of the kernel's"),

@@ -34,31 +34,47 @@ pub fn standing(settings: &Settings, flow: &FlowKey, begins: bool, known: &impl 
     }
     let mut said = Said::default();
     let mut bits = u32::MAX;
-    for banned in asked_levels(settings, flow) {
+    for (level, banned) in (0..).zip(asked_levels(settings, flow)) {
         if banned.bits == bits || matches!(said.standing, Standing::Banned) {
             continue;
         }
         bits = banned.bits;
-        // Whether the ban got a hit makes no difference here.
-        let _ = known.is_banned(&banned, |ban| {
-            let standing = match ban.is_operators() {
-                _ if !ban.stands(known.now_ns()) => return false,
-                true => Standing::Banned,
-                // That of a longer prefix refuses the same packets.
-                false if said.standing.is_of_ban() => return false,
-                false if is_enforced(settings) && !known.is_own(settings.own_interface) => {
-                    Standing::NothingNew
-                }
-                false => return false,
-            };
-            if is_allowed(settings, flow, known) {
-                return false;
-            }
+        let standing = known.ban_at(settings, flow, level, begins, said.standing.is_of_ban());
+        if standing.is_of_ban() {
             said = Said { standing, banned };
-            standing.reason(begins).is_some()
-        });
+        }
     }
     said
+}
+
+/// What the ban of one network around a client says about it; `is_barred`: one of a longer prefix refuses what begins.
+#[inline(always)]
+pub fn ban_at(
+    settings: &Settings,
+    flow: &FlowKey,
+    network: &Network,
+    begins: bool,
+    is_barred: bool,
+    known: &impl Knowledge,
+) -> Standing {
+    let mut found = Standing::Unbarred;
+    // Whether the ban got a hit makes no difference here.
+    let _ = known.is_banned(network, |ban| {
+        let standing = match ban.is_operators() {
+            _ if !ban.stands(known.now_ns()) => return false,
+            true => Standing::Banned,
+            // That of a longer prefix refuses the same packets.
+            false if is_barred => return false,
+            false if is_enforced(settings) && !known.is_own(settings.own_interface) => Standing::NothingNew,
+            false => return false,
+        };
+        if is_allowed(settings, flow, known) {
+            return false;
+        }
+        found = standing;
+        standing.reason(begins).is_some()
+    });
+    found
 }
 
 /// Whether a ban would refuse a packet that begins something, were limits enforced.

@@ -5,10 +5,11 @@
 
 use crate::{
     ban::Ban,
-    client_lists::{standing, would_ban},
+    client_cache::Standing,
+    client_lists::{ban_at, standing, would_ban},
     flow::{Flow, FlowKey},
     frame::{Located, Payload},
-    network::Network,
+    network::{Network, level},
     packet::Packet,
     proof::{Proof, Trust},
     rate::Rate,
@@ -48,6 +49,23 @@ pub trait Knowledge {
         Self: Sized,
     {
         standing(settings, flow, begins, self).standing.reason(begins)
+    }
+
+    /// [`ban_at`] of the client's network at this place among its [`levels`]; the kernel half makes a call of it.
+    ///
+    /// [`levels`]: crate::network::levels
+    fn ban_at(
+        &self,
+        settings: &Settings,
+        flow: &FlowKey,
+        place: u32,
+        begins: bool,
+        is_barred: bool,
+    ) -> Standing
+    where
+        Self: Sized,
+    {
+        ban_at(settings, flow, &level(settings, flow, place), begins, is_barred, self)
     }
 
     /// [`would_ban`], in the same way.

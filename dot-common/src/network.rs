@@ -109,11 +109,19 @@ impl fmt::Display for Network {
 #[must_use]
 #[inline(always)]
 pub const fn levels(settings: &Settings, flow: &FlowKey) -> [Network; 3] {
-    [
-        Network::of_flow(flow, HOST_BITS_V4, HOST_BITS_V6),
-        Network::of_flow(flow, settings.prefix_v4, settings.prefix_v6),
-        Network::of_flow(flow, settings.wide_v4, settings.wide_v6),
-    ]
+    [level(settings, flow, 0), level(settings, flow, 1), level(settings, flow, 2)]
+}
+
+/// One of the three levels of a packet's client, by its place among them.
+#[must_use]
+#[inline(always)]
+pub const fn level(settings: &Settings, flow: &FlowKey, place: u32) -> Network {
+    let (bits_v4, bits_v6) = match place {
+        0 => (HOST_BITS_V4, HOST_BITS_V6),
+        1 => (settings.prefix_v4, settings.prefix_v6),
+        _ => (settings.wide_v4, settings.wide_v6),
+    };
+    Network::of_flow(flow, bits_v4, bits_v6)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use dot_common::{
     walk::{self, Walked},
 };
 
-use crate::{maps, subprograms};
+use crate::{scratch, subprograms};
 
 /// A context whose first buffer can be addressed.
 pub(crate) trait Linear {
@@ -245,7 +245,7 @@ impl Payload for Frame<'_, XdpContext> {
 
     #[inline(always)]
     fn forget(&self, value: u32) -> Option<u32> {
-        maps::through_scratch(value)
+        scratch::through_scratch(value)
     }
 }
 

@@ -32,7 +32,7 @@ use dot_common::{
 use crate::{
     cleartext::fold,
     context::{Frame, Linear, opaque},
-    maps, socket,
+    maps, scratch, socket,
     tail_calls::{self, NOTHING_LEFT},
     trace,
 };
@@ -59,7 +59,7 @@ const HOPS: u32 = 64;
 const FRAME_OCTETS_MIN: u32 = 60;
 /// The window that a client gets until the stack announces its own: more than any ClientHello, less than any listener's
 /// buffer.
-const WINDOW: u32 = 29_200;
+pub(crate) const WINDOW: u32 = 29_200;
 /// The largest segments that the client may send: those of a usual link, even if the client offers larger ones.
 const SEGMENT_OCTETS_MAX: (u32, u32) = (1460, 1440);
 
@@ -72,7 +72,7 @@ struct Cookie {
 /// Answers the SYN that the judge let pass, or lets it pass; counts which.
 #[inline(always)]
 pub(crate) fn answer(context: &XdpContext) -> u32 {
-    let (Some(packet), Some(left)) = (maps::packet(), tail_calls::left()) else { return NOTHING_LEFT };
+    let (Some(packet), Some(left)) = (scratch::packet(), tail_calls::left()) else { return NOTHING_LEFT };
     let passes = [Reason::Syn, Reason::Proven, Reason::Unproven];
     let reason = passes.into_iter().find(|reason| *reason as u32 == left.reason()).unwrap_or(Reason::Syn);
     let is_wanted = is_over(reason) || is_flood();
@@ -96,7 +96,7 @@ pub(crate) fn answer(context: &XdpContext) -> u32 {
 
 /// Whether SYNs come faster than the rate, or there is no rate.
 #[inline(always)]
-fn is_flood() -> bool {
+pub(crate) fn is_flood() -> bool {
     let rate = Rate { period_ns: FLOOD_PERIOD_NS.load(), tolerance_ns: FLOOD_TOLERANCE_NS.load() };
     if !rate.is_limit() {
         return true;

@@ -18,7 +18,7 @@ use dot_common::{
 
 use crate::{
     context::{forget, opaque},
-    maps, subprograms,
+    scratch, subprograms,
 };
 
 /// BPF_HDR_START_NET.
@@ -166,6 +166,6 @@ impl Payload for Datagram<'_> {
 
     #[inline(always)]
     fn forget(&self, value: u32) -> Option<u32> {
-        maps::through_scratch(value)
+        scratch::through_scratch(value)
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     judge::{Hook, Kernel},
     maps,
     ports::OwnPorts,
-    tail_calls, trace,
+    scratch, tail_calls, trace,
 };
 
 impl Hook for TcContext {
@@ -47,7 +47,7 @@ pub(crate) fn judge(context: &TcContext) -> i32 {
         datagram.gather::<JUDGEABLE_OCTETS>();
         maps::settings().map_or(Interest::Nobodys, |settings| judge::interest(settings, packet, &known))
     };
-    let packet = match parse_into(&datagram, &OwnPorts, maps::room, interest) {
+    let packet = match parse_into(&datagram, &OwnPorts, scratch::room, interest) {
         Ok(None) => return TC_ACT_UNSPEC,
         Ok(Some(packet)) => packet,
         Err(malformed) => {

@@ -7,10 +7,12 @@
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use dot_common::{
     ban::Ban,
+    client_cache::Standing,
+    client_lists,
     flow::{Flow, FlowKey},
     frame::{Located, Payload},
     judge::{self, Judgment, Knowledge},
-    network::Network,
+    network::{self, Network},
     packet::{Interest, Packet, Service, parse_into},
     proof::{Proof, Trust},
     rate::Rate,
@@ -20,7 +22,7 @@ use dot_common::{
     verdict::{Action, Reason, Verdict},
 };
 
-use crate::{context::Frame, lists, maps, ports::OwnPorts, subprograms, tail_calls, trace};
+use crate::{context::Frame, lists, maps, ports::OwnPorts, scratch, subprograms, tail_calls, trace};
 
 /// The XDP action for a frame; `None` when it is not for dotd.
 #[inline(always)]
@@ -30,7 +32,7 @@ pub(crate) fn judge(context: &XdpContext) -> Option<u32> {
     let interest = |packet: &Packet| {
         maps::settings().map_or(Interest::Nobodys, |settings| judge::interest(settings, packet, &known))
     };
-    let packet = match parse_into(&frame, &OwnPorts, maps::room, interest) {
+    let packet = match parse_into(&frame, &OwnPorts, scratch::room, interest) {
         Ok(None) => return None,
         Ok(Some(packet)) => packet,
         Err(malformed) => {
@@ -166,6 +168,22 @@ impl<C: Hook> Knowledge for Kernel<'_, C> {
     }
 
     #[inline(always)]
+    fn ban_at(
+        &self,
+        settings: &Settings,
+        flow: &FlowKey,
+        place: u32,
+        begins: bool,
+        is_barred: bool,
+    ) -> Standing {
+        if self.is_own {
+            let network = network::level(settings, flow, place);
+            return client_lists::ban_at(settings, flow, &network, begins, is_barred, self);
+        }
+        subprograms::ban_at(place, begins, is_barred)
+    }
+
+    #[inline(always)]
     fn would_ban(&self, settings: &Settings, _: &FlowKey) -> bool {
         !self.is_own(settings.own_interface) && subprograms::would_ban()
     }
@@ -197,7 +215,7 @@ impl<C: Hook> Knowledge for Kernel<'_, C> {
 
     #[inline(always)]
     fn settle(&self, packet: &Packet, verdict: Verdict) -> Verdict {
-        maps::settle_verdict(packet, verdict)
+        scratch::settle_verdict(packet, verdict)
     }
 
     #[inline(always)]

@@ -18,7 +18,7 @@ use dot_common::{
     syn_times,
 };
 
-use crate::{maps, ports::OwnPorts, socket};
+use crate::{maps, ports::OwnPorts, scratch, socket};
 
 /// When our stack first answered the SYN of each connection.
 #[map]
@@ -31,7 +31,7 @@ const LISTENS: u32 = 10;
 /// other SYN-ACK the known flow is deleted, because the ACK that follows may belong to any SYN.
 #[inline(always)]
 pub(crate) fn learn(context: &TcContext, frame: &impl Headers) {
-    let Some(room) = maps::room() else { return };
+    let Some(room) = scratch::room() else { return };
     let Some((key, accepted)) = parse_syn_ack_into(frame, &OwnPorts, room) else { return };
     if !stands(context) {
         maps::forget_flow(key);

@@ -24,6 +24,7 @@ mod lists;
 mod maps;
 mod notice;
 mod ports;
+mod scratch;
 mod socket;
 mod spread;
 mod steer;

@@ -23,7 +23,6 @@ use dot_common::{
     flow::{Flow, FlowKey},
     maps::{BANS_MAX, CPUS_MAX, FLOWS_MAX, MEMO_MAX, PROVEN_MAX, RATE_MAX, SPENT_MAX, WORKERS_MAX},
     network::Network,
-    packet::Packet,
     proof::Proof,
     rate::Rate,
     settings::Settings,
@@ -32,7 +31,7 @@ use dot_common::{
     worker_status::WorkerStatus,
 };
 
-use crate::context::{forget, opaque};
+use crate::context::opaque;
 
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counters::COUNTERS, 0);
@@ -63,17 +62,6 @@ const ANSWER_OCTETS: usize = 512;
 
 #[map]
 static ANSWER: PerCpuArray<[u32; ANSWER_OCTETS / 4]> = PerCpuArray::with_max_entries(1, 0);
-
-/// Where the paths of the parser meet, and those of the judge.
-#[repr(C)]
-struct Scratch {
-    packet: Packet,
-    verdict: Verdict,
-    word: u32,
-}
-
-#[map]
-static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 static MEMO: PerCpuArray<CachedClient> = PerCpuArray::with_max_entries(MEMO_MAX, 0);
@@ -352,50 +340,6 @@ pub(crate) fn checksum(context: &XdpContext, offset: u32, octets: u32, seed: u32
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
     Some(if sum == 0 { 0xffff } else { sum })
-}
-
-/// Sends a value through this CPU's scratch map, so that the verifier forgets its history.
-#[inline(always)]
-pub(crate) fn through_scratch(value: u32) -> Option<u32> {
-    let scratch = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: a checked map value of this CPU, aligned to eight octets.
-    unsafe {
-        let word = &raw mut (*scratch).word;
-        word.write_volatile(value);
-        Some(word.read_volatile())
-    }
-}
-
-/// The same for the verdict on a packet in [`room`], so that the verifier follows what comes after a verdict once, and
-/// not once for each verdict. Needs no look-up: the verdict's place is beside the packet's.
-#[inline(always)]
-pub(crate) fn settle_verdict(packet: &Packet, verdict: Verdict) -> Verdict {
-    let scratch: *mut Scratch = forget((&raw const *packet).cast_mut()).cast();
-    // SAFETY: every packet of a judge is the first field of this CPU's checked map value (`room`), and no reference to the
-    // verdict exists. What is read is what was written.
-    unsafe {
-        let place = &raw mut (*scratch).verdict;
-        place.write_volatile(verdict);
-        place.read_volatile()
-    }
-}
-
-/// This CPU's memory for the packet that it reads. The verifier knows nothing about the values written there, so that
-/// all paths to it become one; and the flow is a key in memory, as look-ups need it.
-#[inline(always)]
-pub(crate) fn room() -> Option<&'static mut Packet> {
-    let scratch = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: a checked map value of this CPU, aligned to eight octets, zero at first, which is a packet; nothing else
-    // writes it before this frame's program ends.
-    unsafe { Some(&mut (*scratch).packet) }
-}
-
-/// The packet in [`room`], after it was read.
-#[inline(always)]
-pub(crate) fn packet() -> Option<&'static Packet> {
-    let scratch = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: a checked map value of this CPU, written before this frame's judgment began.
-    unsafe { Some(&*forget(&raw mut (*scratch).packet)) }
 }
 
 /// Monotonic time in nanoseconds, with the resolution of a tick: enough to measure a minute, at a third of the cost.

@@ -18,7 +18,7 @@ use dot_common::{
 };
 
 use crate::{
-    maps,
+    maps, scratch,
     tail_calls::{self, NOTHING_LEFT},
 };
 
@@ -38,7 +38,7 @@ static NOTICE_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Fate::ALL
 #[inline(always)]
 pub(crate) fn note(context: &XdpContext) -> u32 {
     let Some(left) = tail_calls::left() else { return NOTHING_LEFT };
-    if let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) {
+    if let (Some(settings), Some(packet)) = (maps::settings(), scratch::packet()) {
         note_packet(settings, packet, left.reason(), left.verdict >> 16);
     }
     tail_calls::pass(context, left.xdp_action)

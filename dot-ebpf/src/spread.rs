@@ -15,7 +15,7 @@ use aya_ebpf::{
 };
 use dot_common::{maps::CPUS_MAX, steer};
 
-use crate::{maps, tail_calls::NOTHING_LEFT};
+use crate::{scratch, tail_calls::NOTHING_LEFT};
 
 /// Indexed by the number of a CPU. Of the smallest size, unless the loader sets another.
 #[map]
@@ -32,7 +32,7 @@ static SPREAD_CPUS: Global<u32> = Global::new(0);
 /// Redirects the packet, or lets it pass here.
 #[inline(always)]
 pub(crate) fn spread() -> u32 {
-    let Some(packet) = maps::packet() else { return NOTHING_LEFT };
+    let Some(packet) = scratch::packet() else { return NOTHING_LEFT };
     let Some(place) = steer::spread(&packet.flow, SPREAD_CPUS.load()) else { return NOTHING_LEFT };
     let Some(cpu) = SPREAD_OVER.get(place) else { return NOTHING_LEFT };
     // The helper's result where there is no queue.

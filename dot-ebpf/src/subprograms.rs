@@ -13,6 +13,7 @@ use dot_common::{
     client_cache::Standing,
     client_lists,
     frame::Located,
+    network,
     proof::Trust,
     rate::Rate,
     spent,
@@ -27,7 +28,7 @@ use crate::{
     context::Frame,
     datagram::{Datagram, WALKABLE_OCTETS},
     judge::Kernel,
-    lists, maps, notice, trace, truncate,
+    lists, maps, notice, scratch, trace, truncate,
 };
 
 /// [`walk::locate`], for this CPU's packet in its map.
@@ -70,6 +71,12 @@ pub(crate) fn own_standing() -> Standing {
 #[inline(always)]
 pub(crate) fn standing() -> Standing {
     Standing::of(dotd_standing())
+}
+
+/// [`client_lists::ban_at`], of a packet from another machine.
+#[inline(always)]
+pub(crate) fn ban_at(place: u32, begins: bool, is_barred: bool) -> Standing {
+    Standing::of(dotd_ban_at(place, u32::from(begins), u32::from(is_barred)))
 }
 
 /// [`client_lists::would_ban`].
@@ -149,7 +156,7 @@ const fn unpacked(plan: u32) -> Option<Truncation> {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn dotd_walk(context: *mut xdp_md) -> u32 {
-    let Some(packet) = maps::room() else { return Walked::Nowhere as u32 };
+    let Some(packet) = scratch::room() else { return Walked::Nowhere as u32 };
     let located: &mut Located = &mut packet.located;
     walk::locate(&Frame(&XdpContext::new(context)), located) as u32
 }
@@ -157,7 +164,7 @@ extern "C" fn dotd_walk(context: *mut xdp_md) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn dotd_walk_datagram(context: *mut __sk_buff) -> u32 {
-    let Some(packet) = maps::room() else { return Walked::Nowhere as u32 };
+    let Some(packet) = scratch::room() else { return Walked::Nowhere as u32 };
     let located: &mut Located = &mut packet.located;
     let context = TcContext::new(context);
     let datagram = Datagram(&context);
@@ -170,7 +177,7 @@ extern "C" fn dotd_walk_datagram(context: *mut __sk_buff) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn dotd_note(reason: u32, action: u32) -> u32 {
-    let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
+    let (Some(settings), Some(packet)) = (maps::settings(), scratch::packet()) else { return 0 };
     notice::note_packet(settings, packet, reason, action);
     0
 }
@@ -178,7 +185,7 @@ extern "C" fn dotd_note(reason: u32, action: u32) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn dotd_tell(reason: u32, action: u32) -> u32 {
-    let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
+    let (Some(settings), Some(packet)) = (maps::settings(), scratch::packet()) else { return 0 };
     trace::tell_packet(settings, packet, reason, action);
     0
 }
@@ -186,21 +193,21 @@ extern "C" fn dotd_tell(reason: u32, action: u32) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn dotd_is_local() -> u32 {
-    let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 1 };
+    let (Some(settings), Some(packet)) = (maps::settings(), scratch::packet()) else { return 1 };
     u32::from(lists::look_up_destination(settings, &packet.flow))
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn dotd_own_standing() -> u32 {
-    let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
+    let (Some(settings), Some(packet)) = (maps::settings(), scratch::packet()) else { return 0 };
     client_lists::standing(settings, &packet.flow, packet.begins(), &Kernel::of_own()).standing as u32
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn dotd_standing() -> u32 {
-    let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
+    let (Some(settings), Some(packet)) = (maps::settings(), scratch::packet()) else { return 0 };
     // Read before lists and bans are looked up: a change in the meantime invalidates the answer.
     let generation = maps::generation(settings);
     let said = client_lists::standing(settings, &packet.flow, packet.begins(), &Kernel::of_others());
@@ -210,15 +217,24 @@ extern "C" fn dotd_standing() -> u32 {
 
 #[inline(never)]
 #[unsafe(no_mangle)]
+extern "C" fn dotd_ban_at(place: u32, begins: u32, is_barred: u32) -> u32 {
+    let (Some(settings), Some(packet)) = (maps::settings(), scratch::packet()) else { return 0 };
+    let network = network::level(settings, &packet.flow, place);
+    let known = Kernel::of_others();
+    client_lists::ban_at(settings, &packet.flow, &network, begins != 0, is_barred != 0, &known) as u32
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
 extern "C" fn dotd_would_ban() -> u32 {
-    let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
+    let (Some(settings), Some(packet)) = (maps::settings(), scratch::packet()) else { return 0 };
     u32::from(client_lists::would_ban(settings, &packet.flow, &Kernel::of_others()))
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn dotd_spent_by() -> u32 {
-    let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
+    let (Some(settings), Some(packet)) = (maps::settings(), scratch::packet()) else { return 0 };
     match spent::spent_by(settings, &packet.flow, &Kernel::of_others()) {
         None => 0,
         Some(Reason::WideCost) => WIDE,
@@ -229,7 +245,7 @@ extern "C" fn dotd_spent_by() -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn dotd_trust() -> u32 {
-    let (Some(settings), Some(packet)) = (maps::settings(), maps::packet()) else { return 0 };
+    let (Some(settings), Some(packet)) = (maps::settings(), scratch::packet()) else { return 0 };
     match spent::trust(settings, &packet.flow, &Kernel::of_others()) {
         Trust::Unknown => 0,
         Trust::Proven => PROVEN,
@@ -252,7 +268,7 @@ extern "C" fn dotd_admits(key: u64, period_ns: u64, tolerance_ns: u64) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn dotd_plan(context: *mut xdp_md) -> u32 {
-    let Some(packet) = maps::packet() else { return 0 };
+    let Some(packet) = scratch::packet() else { return 0 };
     let context = XdpContext::new(context);
     truncation::plan(&Frame(&context), &packet.located).as_ref().map_or(0, packed)
 }
@@ -260,14 +276,14 @@ extern "C" fn dotd_plan(context: *mut xdp_md) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn dotd_reset(context: *mut xdp_md) -> u32 {
-    let Some(packet) = maps::packet() else { return xdp_action::XDP_DROP };
+    let Some(packet) = scratch::packet() else { return xdp_action::XDP_DROP };
     cleartext::reset(&XdpContext::new(context), packet)
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn dotd_answer(context: *mut xdp_md, plan: u32) -> u32 {
-    let (Some(packet), Some(truncation)) = (maps::packet(), unpacked(plan)) else {
+    let (Some(packet), Some(truncation)) = (scratch::packet(), unpacked(plan)) else {
         return xdp_action::XDP_DROP;
     };
     truncate::answer(&XdpContext::new(context), packet, &truncation)

@@ -8,7 +8,7 @@ use super::{
     InterfaceReport,
     attach::{Found, Link, Patience, Programs, keep},
     clsact::Clsact,
-    interfaces::{Interface, Way},
+    interfaces::Interface,
     pins::Pins,
     tc,
 };
@@ -113,7 +113,7 @@ impl Attachment {
     fn take_freed(&mut self, programs: &mut Programs, mode: XdpMode, pins: Option<&Pins>) {
         let is_taken = |why: &String| why.contains("busy") || why.contains("File exists");
         let was_busy = self.row.mode == TC && self.obstacles.iter().any(is_taken);
-        if self.interface.way != Way::Xdp || !was_busy {
+        if !self.interface.way.is_by_xdp(mode) || !was_busy {
             return;
         }
         let (Some((mode, link)), obstacles) =
@@ -171,12 +171,13 @@ impl Attachment {
             return;
         }
         let (mut attached, mut obstacles) = (None, Vec::new());
-        if self.interface.way == Way::Xdp {
+        let is_by_xdp = self.interface.way.is_by_xdp(mode);
+        if is_by_xdp {
             (attached, obstacles) = programs.attach_xdp(&self.interface, mode, pins, patience);
         }
         // Where the config requires XDP, tc ingress does not replace it.
         let is_covered = attached.is_some() || self.interface.may_be_skipped();
-        if self.interface.way == Way::Ingress || mode == XdpMode::Auto && !is_covered {
+        if !is_by_xdp || mode == XdpMode::Auto && !is_covered {
             match programs.attach_tc(tc::INGRESS, &self.interface, pins, &mut self.qdisc) {
                 Ok((_, link)) => attached = Some((TC, link)),
                 Err(reason) => obstacles.push(format!("tc: {reason}")),

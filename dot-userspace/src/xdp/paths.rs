@@ -105,11 +105,17 @@ fn way(interface: &Interface, present: &[Interface]) -> Way {
         "" | "veth" | "bridge" | "bond" | "team" | "vlan" | "vrf" | "dummy"
     );
     let is_guest = is_guest(interface, present) || is_of_guests(interface, present);
-    if !interface.is_ethernet || is_tunnel || is_guest { Way::Ingress } else { Way::Xdp }
+    if !interface.is_ethernet || is_tunnel || is_guest {
+        Way::Ingress
+    } else if interface.kind == "veth" {
+        Way::OwnEnd
+    } else {
+        Way::Xdp
+    }
 }
 
 /// The host's end of a container's or a virtual machine's interface: XDP would cost the guest most of its throughput.
-/// Without any network card a veth counts as one, because dotd itself runs in a container.
+/// Without any network card a veth is no guest's, because dotd itself runs in a container ([`Way::OwnEnd`]).
 fn is_guest(interface: &Interface, present: &[Interface]) -> bool {
     match interface.kind.as_str() {
         "veth" => interface.is_port || present.iter().any(|other| other.is_card),

@@ -63,7 +63,8 @@ fn interface(report: &Report, name: &str) -> (String, String) {
 fn attaches_judges_and_leaves_nothing() {
     isolated("attaches_judges_and_leaves_nothing", || {
         let listeners = listeners("0.0.0.0:853", 2);
-        let xdp = begin(&Config::default(), &listeners);
+        let both = vec!["here".to_owned(), "lo".to_owned()];
+        let xdp = begin(&Config { interfaces: both, ..Config::default() }, &listeners);
         let report = xdp.report();
         assert_eq!(report.state, "mixed", "{report:#?}");
         let learner =
@@ -176,7 +177,8 @@ fn jumbo_mtu_stays_native() {
         ip("link set here mtu 9000");
         ip("link set there mtu 9000");
         let listeners = listeners("192.0.2.1:853", 1);
-        let xdp = begin(&Config::default(), &listeners);
+        let config = Config { interfaces: vec!["here".into()], ..Config::default() };
+        let xdp = begin(&config, &listeners);
         assert_eq!(interface(&xdp.report(), "here").0, "native", "{:#?}", xdp.report());
         xdp.detach();
     });

@@ -33,7 +33,7 @@ use dot_tests::{
     xdp_lab::{Lab, settings},
 };
 use dot_userspace::{
-    config::Xdp as Config,
+    config::{Xdp as Config, XdpMode},
     xdp::{Paths, Report, Xdp, object::OBJECT},
 };
 
@@ -262,8 +262,8 @@ fn a_bridge_of_containers_is_judged_at_the_bridge() {
             report.interfaces.iter().map(|row| format!("{} {}", row.name, row.mode)).collect()
         };
         // `there` is a veth of this namespace, as in a container.
-        assert_eq!(names(&xdp.report()), ["bridge tc", "lo generic", "there native"]);
-        assert_eq!(xdp.report().paths, Paths { xdp: 2, tc: 1, not_covered: 0 });
+        assert_eq!(names(&xdp.report()), ["bridge tc", "lo generic", "there tc"]);
+        assert_eq!(xdp.report().paths, Paths { xdp: 1, tc: 2, not_covered: 0 });
         assert!(!programs_on("here").contains("prog/xdp"), "{}", programs_on("here"));
         ip("link add another type veth peer name container");
         ip("link set another master bridge");
@@ -286,6 +286,34 @@ fn a_bridge_of_containers_is_judged_at_the_bridge() {
     });
 }
 
+/// Goal: in a container dotd costs the container's traffic least by default, and gives it XDP where the config asks for it. Method:
+/// a namespace whose only interface is a veth, as in a container; every mode, and a named interface.
+#[test]
+fn a_containers_own_end_is_judged_at_tc_by_default() {
+    isolated("a_containers_own_end_is_judged_at_tc_by_default", || {
+        let listeners = listeners("0.0.0.0:853", 1);
+        let named = || vec!["here".to_owned()];
+        for (config, expected) in [
+            (Config { required: true, ..Config::default() }, "tc"),
+            (Config { mode: XdpMode::Native, ..Config::default() }, "native"),
+            (Config { mode: XdpMode::Generic, ..Config::default() }, "generic"),
+            (Config { interfaces: named(), ..Config::default() }, "native"),
+        ] {
+            let mut xdp = begin(&config, &listeners);
+            assert_eq!(mode(&xdp.report(), "here"), expected, "{:#?}", xdp.report());
+            assert_eq!(xdp.report().degraded, None);
+            beside("there", &["192.0.2.2/24"], || {
+                let server = "192.0.2.1:853".parse().unwrap();
+                assert!(is_heard_of(&mut xdp, &listeners[0], server, &CLIENT_HELLO));
+                assert!(!is_heard_of(&mut xdp, &listeners[0], server, &CLEARTEXT_QUERY));
+            });
+            assert_eq!(count(&xdp, "pass", "syn"), 2, "once each: {:?}", xdp.packets());
+            xdp.detach();
+            until_free("here");
+        }
+    });
+}
+
 /// Goal: an interface that is made a port while dotd runs is judged at one place, as if it had been a port before, and
 /// a bridge without ports is judged at tc until it gets some. Method: a bridge is made, dotd starts, the pair's end
 /// becomes its port; connections through it are counted once each.
@@ -297,7 +325,7 @@ fn an_interface_that_becomes_a_port_is_judged_once() {
         let listeners = listeners("0.0.0.0:853", 1);
         let mut xdp = begin(&Config { required: true, ..Config::default() }, &listeners);
         assert_eq!(mode(&xdp.report(), "bridge"), "tc", "{:#?}", xdp.report());
-        assert_eq!(mode(&xdp.report(), "here"), "native", "{:#?}", xdp.report());
+        assert_eq!(mode(&xdp.report(), "here"), "tc", "{:#?}", xdp.report());
         ip("address del 192.0.2.1/24 dev here");
         ip("link set here master bridge");
         ip("address add 192.0.2.1/24 dev bridge");
@@ -312,7 +340,7 @@ fn an_interface_that_becomes_a_port_is_judged_once() {
         assert_eq!(count(&xdp, "pass", "syn"), 1, "once: {:?}", xdp.packets());
         ip("link set here nomaster");
         xdp.look_after(true);
-        assert_eq!(mode(&xdp.report(), "here"), "native", "{:#?}", xdp.report());
+        assert_eq!(mode(&xdp.report(), "here"), "tc", "{:#?}", xdp.report());
         xdp.detach();
         assert_eq!(pins(), Vec::<std::path::PathBuf>::new());
         until_free("here");
@@ -338,7 +366,8 @@ fn a_filter_that_a_crash_left_is_taken_off() {
         let id = program.attach_with_options("here", TcAttachType::Ingress, options).unwrap();
         std::mem::forget(program.take_link(id).unwrap());
         let listeners = listeners("0.0.0.0:853", 1);
-        let xdp = begin(&Config::default(), &listeners);
+        let named = Config { interfaces: vec!["here".into()], ..Config::default() };
+        let xdp = begin(&named, &listeners);
         assert_eq!(mode(&xdp.report(), "here"), "native", "{:#?}", xdp.report());
         let left = tc::qdisc_detach_program("here", TcAttachType::Ingress, PROGRAM_INGRESS);
         assert!(left.is_err(), "the predecessor's filter judged beside XDP");

@@ -30,6 +30,7 @@ fn ways(chosen: &[Interface]) -> Vec<String> {
     let name = |one: &Interface| match one.way {
         Way::Xdp => one.name.clone(),
         Way::Ingress => format!("{}@tc", one.name),
+        Way::OwnEnd => format!("{}@own", one.name),
     };
     chosen.iter().map(name).collect()
 }
@@ -79,7 +80,7 @@ fn a_wildcard_takes_every_way_in() {
             vec![lo(), eth0(), interface("cali1", "veth", &[])],
             &["lo", "eth0", "cali1@tc"],
         ),
-        ("in a container", vec![lo(), interface("eth0", "veth", &[])], &["lo", "eth0"]),
+        ("in a container", vec![lo(), interface("eth0", "veth", &[])], &["lo", "eth0@own"]),
         (
             "virtual machines on the card's bridge",
             vec![

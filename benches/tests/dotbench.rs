@@ -1,4 +1,4 @@
-//! Attack, endurance and scale at their smallest: they must measure and write their reports.
+//! Attack, endurance, scale and the packaged config at their smallest: they must measure and write their reports.
 //!
 //! Before: NSD, and the binaries that cargo built. After: a report of each. Never: judges a figure.
 
@@ -44,6 +44,23 @@ fn floods_a_front_end() {
     let part = |name: &str| front[name].as_f64().expect("a number");
     assert!(part("flood_handshakes_per_second") + part("flood_failures_per_second") > 0.0, "{report}");
     assert!(folder.path().join("attack.svg").is_file() && folder.path().join("attack.md").is_file());
+}
+
+/// Goal: the packaged config is loaded with XDP and without, and no query is lost. Method: one short round.
+#[test]
+fn loads_the_packaged_config() {
+    require!(Root, Bpf, Command("nsd"), Command("setpriv"), Command("ip"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let report = measured(folder.path(), "packaged", &["--rounds=1", "--seconds=1", "--connections=5"]);
+    let configs = report["configs"].as_array().expect("a list");
+    let names: Vec<&str> = configs.iter().filter_map(|config| config["name"].as_str()).collect();
+    assert_eq!(names, ["XDP off", "as shipped"], "{report}");
+    for config in configs {
+        assert!(config["queries_per_second"][0].as_f64() > Some(0.0), "{report}");
+        assert!(config["cpu_us_per_query"][0].as_f64() > Some(0.0), "{report}");
+        assert_eq!(config["failures"], 0, "{report}");
+    }
+    assert!(folder.path().join("packaged.md").is_file());
 }
 
 /// Goal: each count is measured by itself and compared with the first. Method: ten and twenty connections, one worker.

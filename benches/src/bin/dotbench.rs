@@ -1,15 +1,15 @@
 //! `dotbench`: dotd beside the front ends that people use today, under attack, under changes, over
-//! restarts, and at every size.
+//! restarts, at every size, and as it is installed.
 //!
 //! Before: `cargo xtask bench …` installed and built what it needs. After: a report on stdout and in a folder,
 //! and an exit status that says whether every answer was right.
-//! Never: holds a decision of its own; see `dot_benches::peers`, `attack`, `endurance`, `restart` and
-//! `scale`.
+//! Never: holds a decision of its own; see `dot_benches::peers`, `attack`, `endurance`, `restart`,
+//! `scale` and `packaged`.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use dot_benches::{attack, endurance, peers, restart, scale};
+use dot_benches::{attack, endurance, packaged, peers, restart, scale};
 
 /// The program that `cargo xtask bench` executes.
 #[derive(Parser)]
@@ -20,6 +20,7 @@ enum Arguments {
     Endurance(endurance::Options),
     Scale(scale::Options),
     Restart(restart::Options),
+    Packaged(packaged::Options),
 }
 
 fn main() -> ExitCode {
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Arguments::Endurance(options) => endurance::run(options),
         Arguments::Scale(options) => scale::run(options),
         Arguments::Restart(options) => restart::run(options),
+        Arguments::Packaged(options) => packaged::run(options),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

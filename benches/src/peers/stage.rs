@@ -108,13 +108,22 @@ impl Stage {
             folder,
         };
         for (backend, entry) in BACKENDS.iter().filter(|(backend, _)| backends.contains(backend)) {
-            stage.start_backend(*backend, entry)?;
+            stage.start_backend(*backend, entry, free_port()?)?;
         }
         Ok(stage)
     }
 
-    fn start_backend(&mut self, backend: Backend, entry: &Entry) -> Result<()> {
-        let port = free_port()?;
+    /// Starts one more backend, at this port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// It does not start, or does not answer.
+    pub(crate) fn add_backend(&mut self, backend: Backend, port: u16) -> Result<()> {
+        let found = BACKENDS.iter().find(|(one, _)| *one == backend);
+        let (_, entry) = found.context("every backend has an entry")?;
+        self.start_backend(backend, entry, port)
+    }
+
+    fn start_backend(&mut self, backend: Backend, entry: &Entry, port: u16) -> Result<()> {
         let own = self.folder.path().join(entry.name);
         let process = self.launch(entry, &own, [port, port], &[self.cores.load], &[])?;
         await_backend(port)

@@ -51,6 +51,7 @@ EXAMPLES:
     cargo xtask bench attack            a flood of one-query connections on each of them, as root
     cargo xtask bench endurance         300,000 queries under reloads, restarts, renewals and bans: none lost, as root
     cargo xtask bench restart           restart, reload and upgrade each of them: what is lost, and how long clients wait
+    cargo xtask bench packaged          the packaged config with XDP and without, as root
     cargo xtask bench scale             cost of a query over connections, cached answers, workers
     cargo xtask bench micro             instructions and nanoseconds of each step of a query
     cargo xtask bench --check           fails where a step takes over 5 % more instructions than was committed
@@ -79,6 +80,8 @@ enum What {
     Endurance(Endurance),
     /// Restart, reload and upgrade each front end under load; report in benches/report
     Restart(Restart),
+    /// Load the packaged config, with XDP and without; report in benches/report
+    Packaged(Packaged),
     /// Measure over connections, cached answers and workers; report in benches/report
     Scale(Scale),
     /// Count and time each step of a query; report in benches/report
@@ -137,6 +140,21 @@ struct Restart {
     /// Only these front ends (stunnel, haproxy, dnsdist, dotd)
     #[arg(long, value_name = "NAME,…")]
     only: Option<String>,
+    /// Options of the program, after `--`; `-- --help` lists them
+    #[arg(last = true)]
+    more: Vec<String>,
+}
+
+/// Arguments of `cargo xtask bench packaged`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+EXAMPLES:
+    cargo xtask bench packaged                      about 1 minute
+    cargo xtask bench packaged -- --rounds 11 --seconds 5
+
+EXIT STATUS:
+    0 when every query was answered, 1 when not (needs root), 130 after Ctrl-C, 2 for a mistake in the command line.")]
+struct Packaged {
     /// Options of the program, after `--`; `-- --help` lists them
     #[arg(last = true)]
     more: Vec<String>,
@@ -212,6 +230,7 @@ pub(crate) fn run(root: &Path, arguments: &Bench) -> Result<()> {
         Some(What::Endurance(arguments)) => endurance(root, arguments),
         Some(What::Restart(arguments)) => restart(root, arguments),
         Some(What::Scale(arguments)) => become_program(dotbench(root, "scale")?.args(&arguments.more)),
+        Some(What::Packaged(arguments)) => packaged(root, arguments),
         Some(What::Micro(arguments)) => micro::run(root, arguments),
         Some(What::Xdp) => xdp(root),
         None if arguments.check => micro::check(root),
@@ -242,6 +261,11 @@ fn attack(root: &Path, arguments: &Attack) -> Result<()> {
 fn endurance(root: &Path, arguments: &Endurance) -> Result<()> {
     install()?;
     become_program(dotbench(root, "endurance")?.args(&arguments.more))
+}
+
+fn packaged(root: &Path, arguments: &Packaged) -> Result<()> {
+    install()?;
+    become_program(dotbench(root, "packaged")?.args(&arguments.more))
 }
 
 fn restart(root: &Path, arguments: &Restart) -> Result<()> {

@@ -1,0 +1,119 @@
+//! Two namespaces, NSD at port 53, and one dotd after the other under load.
+//!
+//! Before: both configs. After: a row for each. Never: lets two run at once.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use dot_tests::harness::netns::{Network, SERVER_V4};
+
+use super::{Options, fronts};
+use crate::{
+    load::{
+        client::Clients,
+        options::Options as LoadOptions,
+        queries,
+        threads::{self, Outcome},
+    },
+    peers::{
+        catalog::{Backend, Entry},
+        machine::{self, Cores},
+        process::Keeper,
+        stage::{Peer, Stage},
+    },
+};
+
+/// The port of the packaged config's backend.
+const BACKEND_PORT: u16 = 53;
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// The results of one config: a figure for each round.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Row {
+    pub(super) name: &'static str,
+    pub(super) version: String,
+    /// Queries a second.
+    pub(super) rates: Vec<f64>,
+    /// CPU time of dotd and of the kernel in its name, in µs a query.
+    pub(super) costs_us: Vec<f64>,
+    /// Queries without an answer.
+    pub(super) failures: u64,
+}
+
+/// Measures both in each round, the first of a round in turn.
+///
+/// # Errors
+/// No namespaces, no backend, or a dotd that does not start.
+pub(super) fn measure_all(options: &Options, cores: Cores, keeper: &Keeper) -> Result<Vec<Row>> {
+    let network = Network::new();
+    let std::net::IpAddr::V4(address) = SERVER_V4 else { bail!("the pair has no IPv4 address") };
+    let (programs, keeper) = (options.programs.clone(), keeper.clone());
+    let stage = network.server.run(move || -> Result<Stage> {
+        let mut stage = Stage::build(&programs, &[], address, cores, &keeper)?;
+        stage.add_backend(Backend::Nsd, BACKEND_PORT)?;
+        Ok(stage)
+    })?;
+    // Lent to the server's thread and given back by it: programs live in the namespace of the thread that starts them.
+    let mut stage = Some(stage);
+    let entries = fronts::both();
+    let mut rows = entries.map(|entry| Row { name: entry.name, ..Row::default() });
+    for round in 0..options.rounds {
+        let mut turns = [0, 1];
+        turns.rotate_left(round as usize % 2);
+        for turn in turns {
+            let lent = stage.take().context("the stage is lent to one at a time")?;
+            let entry: &'static Entry = entries[turn];
+            let (lent, peer) = network.server.run(move || {
+                let peer = lent.start(entry, Backend::Nsd, &[cores.front], &[]);
+                (lent, peer)
+            });
+            let measured = peer.and_then(|peer| measure(options, &network, &lent, &peer, cores));
+            stage = Some(lent);
+            let (outcome, version) = measured.with_context(|| entry.name)?;
+            add(&mut rows[turn], &outcome, version);
+        }
+    }
+    Ok(rows.into())
+}
+
+/// Loads a dotd that runs.
+fn measure(
+    options: &Options,
+    network: &Network,
+    stage: &Stage,
+    peer: &Peer,
+    cores: Cores,
+) -> Result<(Outcome, String)> {
+    thread::sleep(SETTLE);
+    let words = [
+        "dotload".to_owned(),
+        peer.address.to_string(),
+        "--quiet".to_owned(),
+        format!("--file={}", stage.names().display()),
+        format!("--connections={}", options.connections),
+        format!("--depth={}", options.depth),
+        format!("--seconds={}", options.seconds),
+        format!("--server-pid={}", peer.process.pid()),
+    ];
+    let load = LoadOptions::try_parse_from(words)?;
+    let outcome = network.client.run(move || -> Result<Outcome> {
+        machine::pin(cores.load)?;
+        let clients = Clients::new(&load)?;
+        threads::run(&load, queries::load(&load)?, &clients)
+    })?;
+    if let Some(how) = peer.process.ended() {
+        bail!("{how} under the load");
+    }
+    Ok((outcome, peer.version.clone()))
+}
+
+fn add(row: &mut Row, outcome: &Outcome, version: String) {
+    let tally = &outcome.tally;
+    let answered = tally.answered.max(1) as f64;
+    let used = outcome.server.as_ref().map(|usage| usage.total().as_secs_f64()).unwrap_or_default();
+    row.version = version;
+    row.rates.push(tally.answered as f64 / outcome.elapsed.as_secs_f64().max(f64::MIN_POSITIVE));
+    row.costs_us.push(used * 1e6 / answered);
+    row.failures += tally.sent - tally.answered + tally.errors.values().sum::<u64>();
+}

@@ -38,6 +38,7 @@ pub mod rate;
 pub mod settings;
 pub mod spent;
 pub mod steer;
+pub mod syn_proxy;
 pub mod syn_times;
 pub mod tail_calls;
 pub mod traced;

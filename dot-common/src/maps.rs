@@ -64,6 +64,21 @@ pub const NOTICE_PACE: &str = "NOTICE_PACE";
 pub const NOTICE_COUNTS: &str = "NOTICE_COUNTS";
 /// Array of one `u64` of [`crate::rate::Rate::admit`]: the schedule of all SYNs together. Written by XDP.
 pub const FLOOD: &str = "FLOOD";
+/// When the last cookie was sent at tc ingress.
+pub const PROXY_SENT: &str = "PROXY_SENT";
+/// SYN-ACKs sent at tc ingress, and connections that came of them.
+pub const PROXY_COUNTS: &str = "PROXY_COUNTS";
+/// Places in [`PROXY_COUNTS`]: SYN-ACKs sent.
+pub const PROXY_ANSWERED: u32 = 0;
+/// Connections given to a listener.
+pub const PROXY_COMPLETED: u32 = 1;
+/// Their number.
+pub const PROXY_FATES: u32 = 2;
+/// The instruction in whose place the loader writes the number of the kernel function: a call of such a function, with a number
+/// that no function has.
+pub const PROXY_MARK: u64 = (PROXY_MARK_NUMBER as u64) << 32 | 0x2085;
+/// That number.
+pub const PROXY_MARK_NUMBER: u32 = 0x0d07_d5a1;
 /// Per-CPU array of two headers, for the kernel's cookie. Written by XDP.
 pub const HEADERS: &str = "HEADERS";
 /// Queues of CPUs by their number. Written by the loader.
@@ -84,7 +99,7 @@ pub const TRACE_PACE: &str = "TRACE_PACE";
 pub const TRACE_LOST: &str = "TRACE_LOST";
 
 /// Every map.
-pub const ALL: [&str; 36] = [
+pub const ALL: [&str; 38] = [
     COUNTERS,
     SETTINGS,
     FLOWS4,
@@ -113,6 +128,8 @@ pub const ALL: [&str; 36] = [
     NOTICE_PACE,
     NOTICE_COUNTS,
     FLOOD,
+    PROXY_SENT,
+    PROXY_COUNTS,
     HEADERS,
     CPU_QUEUES,
     SPREAD_OVER,
@@ -166,12 +183,16 @@ pub const PROGRAM_NOTICE: &str = "dotd_notice";
 pub const PROGRAM_COOKIE: &str = "dotd_cookie";
 /// Moves packets to the CPU of their connection; follows the XDP program.
 pub const PROGRAM_SPREAD: &str = "dotd_spread";
+/// Answers SYNs of a flood at tc ingress, from Linux 6.9 on.
+pub const PROGRAM_PROXY: &str = "dotd_proxy";
 
 /// Which programs follow: bits of [`crate::tail_calls`], a constant of the loaded XDP programs.
 pub const GLOBAL_FOLLOW: &str = "FOLLOW";
 /// Period and tolerance of the rate of SYN above which cookies are asked for: constants of the loaded cookie program. A
 /// period of 0 means always.
 pub const GLOBALS_FLOOD: [&str; 2] = ["FLOOD_PERIOD_NS", "FLOOD_TOLERANCE_NS"];
+/// The secret of the cookies at tc ingress.
+pub const GLOBALS_PROXY_SECRET: [&str; 2] = ["PROXY_SECRET_A", "PROXY_SECRET_B"];
 /// Ports of DNS over TLS, as [`crate::settings::Ports::pack`] has them: a constant of the loaded programs.
 pub const GLOBAL_PORTS_DOT: &str = "PORTS_DOT";
 /// The port of cleartext DNS, in the same way.

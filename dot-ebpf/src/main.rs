@@ -24,11 +24,13 @@ mod lists;
 mod maps;
 mod notice;
 mod ports;
+mod proxy;
 mod scratch;
 mod socket;
 mod spread;
 mod steer;
 mod subprograms;
+mod syn_ack;
 mod tail_calls;
 mod trace;
 mod truncate;
@@ -83,6 +85,12 @@ pub fn dotd_learn_ip(context: TcContext) -> i32 {
 #[classifier]
 pub fn dotd_ingress(context: TcContext) -> i32 {
     ingress::judge(&context)
+}
+
+/// Answers SYNs of a flood, and completes the connections of those who answer. Loaded from Linux 6.9 on, if the config wants it.
+#[classifier]
+pub fn dotd_proxy(context: TcContext) -> i32 {
+    proxy::proxy(&context)
 }
 
 /// Selects the listener of the worker that owns this CPU; without such a worker the kernel's hash selects.

@@ -6,7 +6,11 @@
 //!
 //! Source: RFC 791 §3.1, RFC 8200 §3 and §4, RFC 9293 §3.1, RFC 768, RFC 1071 (checksum).
 
+mod shapes;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+pub use shapes::{Shape, shapes};
 
 /// FIN, SYN, RST, PSH and ACK of a TCP header.
 pub const FIN: u8 = 1;
@@ -91,6 +95,7 @@ pub struct Build {
     pub acknowledgment: u32,
     flags: u8,
     tcp_options: usize,
+    has_segment_size: bool,
     payload: Vec<u8>,
     tags: Vec<u16>,
     ip_options: usize,
@@ -115,6 +120,7 @@ impl Build {
             acknowledgment: 0x0bad_cafe,
             flags,
             tcp_options: 0,
+            has_segment_size: false,
             payload: payload.to_vec(),
             tags: Vec::new(),
             ip_options: 0,
@@ -171,6 +177,12 @@ impl Build {
     #[must_use]
     pub fn tcp_options(self, tcp_options: usize) -> Self {
         Self { tcp_options, ..self }
+    }
+
+    /// With one TCP option: segments of 1,460 octets.
+    #[must_use]
+    pub fn segment_size(self) -> Self {
+        Self { tcp_options: 4, has_segment_size: true, ..self }
     }
 
     /// With a VLAN tag of this type, inside those before.
@@ -318,6 +330,7 @@ impl Build {
             octets.extend(self.sequence.to_be_bytes());
             octets.extend(self.acknowledgment.to_be_bytes());
             octets.extend([(header_words << 4) as u8, self.flags, 0xff, 0xff, 0, 0, 0, 0]);
+            octets.extend([2, 4, 5, 0xb4].into_iter().take(if self.has_segment_size { 4 } else { 0 }));
             octets.resize(header_words * 4, 1);
             16
         };
@@ -357,44 +370,4 @@ fn address(address: IpAddr) -> Vec<u8> {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
     }
-}
-
-/// Arranges the headers around a segment in some way.
-pub type Shape = fn(Build) -> Build;
-
-/// Every lawful arrangement of headers around a whole segment: its name, and the function that makes it.
-#[must_use]
-pub fn shapes() -> Vec<(&'static str, Shape)> {
-    vec![
-        ("v4", |build| build),
-        ("v4_padded_to_sixty_octets", |build| build.padding(6)),
-        ("v4_four_octets_of_options", |build| build.ip_options(4)),
-        ("v4_forty_octets_of_options", |build| build.ip_options(40)),
-        ("v4_forty_octets_of_tcp_options", |build| build.tcp_options(40)),
-        ("vlan_then_v4", |build| build.tag(0x8100)),
-        ("two_vlan_tags_then_v4", |build| build.tag(0x88a8).tag(0x8100)),
-        ("vlan_then_v4_options", |build| build.tag(0x8100).ip_options(12)),
-        ("v6", Build::v6),
-        ("vlan_then_v6", |build| build.v6().tag(0x8100)),
-        ("v6_hop_by_hop_then_tcp", |build| build.v6().extension(0, 8)),
-        ("v6_routing_then_tcp", |build| build.v6().extension(43, 24)),
-        ("v6_authentication_then_tcp", |build| build.v6().extension(51, 28)),
-        ("v6_longest_destination_options", |build| build.v6().extension(60, 2048)),
-        ("v6_three_extension_headers", |build| {
-            build.v6().extension(0, 8).extension(60, 24).extension(43, 16)
-        }),
-        ("v6_four_extension_headers", |build| {
-            build.v6().extension(0, 8).extension(60, 8).extension(43, 8).extension(60, 8)
-        }),
-        ("v6_eight_extension_headers", |build| {
-            let build = build.v6().extension(0, 8).extension(43, 8).extension(51, 12);
-            (0..5).fold(build, |build, _| build.extension(60, 8))
-        }),
-        ("eight_priority_tags_then_v4", |build| (0..8).fold(build, |build, _| build.tag(0x8100))),
-        ("tag_v6_five_headers", |build| (0..5).fold(build.v6().tag(0x88a8), |it, _| it.extension(60, 8))),
-        ("v6_atomic_fragment", |build| build.v6().fragment(Fragment::Atomic)),
-        ("two_vlan_tags_v6_options_atomic", |build| {
-            build.v6().tag(0x88a8).tag(0x8100).extension(0, 16).fragment(Fragment::Atomic)
-        }),
-    ]
 }

@@ -1,5 +1,5 @@
-//! The cost of a SYN of a flood on this machine: dropped by XDP, answered by XDP with a cookie, and handled by the
-//! stack.
+//! The cost of a SYN of a flood on this machine: dropped by XDP, answered with a cookie by XDP or at tc ingress, and
+//! handled by the stack.
 //!
 //! Before: root, and a dotd that cargo built. After: a table of CPU nanoseconds for each frame.
 //! Holds: a raw sender on one end of a veth pair, dotd on the other. A frame's whole way (sending, the pair, XDP or the
@@ -26,7 +26,7 @@ use dot_tests::{
 };
 use dot_userspace::{
     config::{SynCookies, SynOver, Xdp as Config, XdpMode},
-    xdp::{ListenerGroup, Xdp, start},
+    xdp::{ListenerGroup, Xdp, start, with_proxy},
 };
 use nix::{
     sched::{CpuSet, sched_setaffinity},
@@ -51,6 +51,8 @@ enum Frames {
     /// SYNs to 853, in a namespace that answers each with a cookie; the other end passes everything natively, without
     /// which a veth loses what XDP sends.
     Cookies,
+    /// SYNs to 853 with a segment size, which the proxy at tc ingress wants.
+    Sized,
 }
 
 fn main() -> Result<()> {
@@ -64,6 +66,8 @@ fn main() -> Result<()> {
     // Otherwise a SYN of a client without a proof goes to the stack, for a cookie.
     limited.limit.syn_over = SynOver::Drop;
     let answering = Config { syn_cookies: SynCookies::Always, ..native.clone() };
+    let mut proxying = Config { syn_cookies: SynCookies::Proxy, ..native.clone() };
+    proxying.limit.syn_flood_rate = 1;
     let denying = Config { deny: vec!["10.128.0.0/16".parse()?], ..native.clone() };
     let cases = [
         ("XDP: UDP to 853 (floor)", Some(&native), Frames::Datagrams),
@@ -75,10 +79,17 @@ fn main() -> Result<()> {
         ("XDP: SYN-ACK by cookie", Some(&answering), Frames::Cookies),
         ("XDP passes, stack: cookie", Some(&native), Frames::Cookies),
         ("stack alone: cookie", None, Frames::Cookies),
+        ("XDP passes, tc: SYN proxy", Some(&proxying), Frames::Sized),
     ];
     println!("{:<32}{:>14}{:>18}{:>14}", "frame", "CPU ns/frame", "above the floor", "frames/s");
     let mut floor = None;
     for (name, config, frames) in cases {
+        if matches!(frames, Frames::Sized)
+            && let Err(why) = with_proxy()
+        {
+            println!("{name:<32}{why}");
+            continue;
+        }
         let (cost, rate) = measure(config, frames).with_context(|| name.to_owned())?;
         let floor = *floor.get_or_insert(cost);
         println!("{name:<32}{cost:>14}{:>18}{rate:>14}", cost.saturating_sub(floor));
@@ -102,7 +113,7 @@ fn measure(config: Option<&Config>, frames: Frames) -> Result<(u64, u64)> {
     let network = Network::new();
     let with_cookies = matches!(frames, Frames::Cookies);
     let _peer = with_cookies.then(|| network.client.run(|| pass_everything(CLIENT_INTERFACE)));
-    let is_answering = config.is_some_and(|config| config.syn_cookies != SynCookies::Off);
+    let is_answering = config.is_some_and(|config| config.syn_cookies == SynCookies::Always);
     let config = config.cloned();
     let (_listeners, xdp) = network.server.run(move || -> Result<_> {
         fs::write("/proc/sys/net/ipv4/tcp_syncookies", if with_cookies { "2" } else { "1" })?;
@@ -121,6 +132,7 @@ fn measure(config: Option<&Config>, frames: Frames) -> Result<(u64, u64)> {
                 Frames::Datagrams => Build::udp(853, b"no quic here"),
                 Frames::Syns(port) => Build::tcp(port, SYN, number, &[]),
                 Frames::Cookies => Build::tcp(853, SYN, number, &[]),
+                Frames::Sized => Build::tcp(853, SYN, number, &[]).segment_size(),
             };
             wire.addressed(build.client(source.into()).server(SERVER_V4).frame())
         })
@@ -142,6 +154,11 @@ fn measure(config: Option<&Config>, frames: Frames) -> Result<(u64, u64)> {
         let answered = count(&xdp, "answer", "syn_cookie");
         if answered != if is_answering { all } else { 0 } {
             bail!("{answered} of {all} SYN were answered by XDP");
+        }
+        let proxied = xdp.report().proxied.answered;
+        // The rate lets one SYN a second through to the stack.
+        if matches!(frames, Frames::Sized) && proxied < all * 99 / 100 {
+            bail!("{proxied} of {all} SYN were answered at tc ingress");
         }
         xdp.detach();
     }

@@ -340,7 +340,9 @@ fn cookies_when(xdp: &config::Xdp) -> Option<String> {
     match xdp.syn_cookies {
         SynCookies::Off => None,
         SynCookies::Always => Some("for every SYN".into()),
-        SynCookies::Auto => Some(format!("above {} SYN a second", xdp.limit.syn_flood_rate)),
+        SynCookies::Auto | SynCookies::Proxy => {
+            Some(format!("above {} SYN a second", xdp.limit.syn_flood_rate))
+        }
     }
 }
 

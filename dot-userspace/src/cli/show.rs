@@ -6,7 +6,7 @@ use std::{fmt::Write as _, time::SystemTime};
 
 use crate::{
     control::{BackendStatus, CertificateStatus, DnstapStatus, OtlpStatus, State, Status, UnmatchedStatus},
-    xdp::{BanCounts, CostCounts, NoticeCounts, Report, WorkerReport},
+    xdp::{BanCounts, CostCounts, NoticeCounts, ProxyCounts, Report, WorkerReport},
 };
 
 /// The process at a glance.
@@ -141,6 +141,12 @@ pub(super) fn xdp(report: &Report) -> String {
         row(&mut text, "costs", &format!("{spent} clients refused now, budgets spent so far: {spent_total}"));
         if !report.syn_cookies.is_empty() {
             row(&mut text, "cookies", &because(&report.syn_cookies, report.syn_cookies_reason.as_deref()));
+            if report.syn_cookies == "proxy" {
+                let ProxyCounts { answered, completed } = report.proxied;
+                let line =
+                    format!("{answered} SYN answered at tc ingress, {completed} connections came of them");
+                row(&mut text, "", &line);
+            }
         }
         if !report.syn_over.is_empty() {
             let over = because(&report.syn_over, report.syn_over_reason.as_deref());

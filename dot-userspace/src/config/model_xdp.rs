@@ -114,6 +114,8 @@ pub enum SynCookies {
     Auto,
     /// For every SYN.
     Always,
+    /// Above the same rate, at tc ingress and with the client's options; by XDP before Linux 6.9.
+    Proxy,
     /// Never.
     Off,
 }

@@ -17,7 +17,7 @@ use aya::{
     },
     sys::SyscallError,
 };
-use dot_common::maps::{PROGRAM_INGRESS, PROGRAM_LEARN, PROGRAM_LEARN_IP, PROGRAM_XDP};
+use dot_common::maps::{PROGRAM_INGRESS, PROGRAM_LEARN, PROGRAM_LEARN_IP, PROGRAM_PROXY, PROGRAM_XDP};
 
 use super::{
     ProgramReport, XdpError,
@@ -41,6 +41,8 @@ pub(super) struct Programs {
     object: Ebpf,
     /// Optional programs that the kernel refused, with the reason.
     refused: Vec<(&'static str, String)>,
+    /// Whether the SYN proxy is loaded.
+    pub(super) has_proxy: bool,
 }
 
 /// The result of checking a link.
@@ -56,7 +58,7 @@ pub(super) enum Found {
 impl Programs {
     /// Loads those programs of an object that are attached to interfaces.
     pub(super) fn load(object: Ebpf) -> Result<Self, XdpError> {
-        let mut programs = Self { object, refused: Vec::new() };
+        let mut programs = Self { object, refused: Vec::new(), has_proxy: false };
         programs.xdp()?.load().map_err(|error| refused(PROGRAM_XDP, &error))?;
         programs.classifier(PROGRAM_LEARN)?.load().map_err(|error| refused(PROGRAM_LEARN, &error))?;
         for name in [PROGRAM_INGRESS, PROGRAM_LEARN_IP] {
@@ -67,6 +69,13 @@ impl Programs {
             }
         }
         Ok(programs)
+    }
+
+    /// Loads the SYN proxy too.
+    pub(super) fn load_proxy(&mut self) -> Result<(), XdpError> {
+        self.classifier(PROGRAM_PROXY)?.load().map_err(|error| refused(PROGRAM_PROXY, &error))?;
+        self.has_proxy = true;
+        Ok(())
     }
 
     /// The object itself, while it is being loaded.
@@ -80,6 +89,9 @@ impl Programs {
         let loaded = names.iter().filter(|name| self.refused.iter().all(|(refused, _)| refused != *name));
         let loaded = loaded.map(|name| program_report(&self.object, name));
         let mut programs = loaded.collect::<Result<Vec<_>, _>>()?;
+        if self.has_proxy {
+            programs.push(program_report(&self.object, PROGRAM_PROXY)?);
+        }
         programs.extend(tail_calls.programs(&self.object)?);
         Ok(programs)
     }

@@ -26,6 +26,8 @@ pub(super) struct Attachment {
     /// The reason why it is not attached, or not in a better mode.
     obstacles: Vec<String>,
     learner: Option<Link>,
+    /// The link of the SYN proxy, where the config wants one.
+    proxy: Option<Link>,
     /// The qdisc for filters, before Linux 6.6, if dotd made it: it is removed after them.
     qdisc: Option<Clsact>,
 }
@@ -46,7 +48,7 @@ impl Attachment {
             ..InterfaceReport::default()
         };
         let (obstacles, qdisc) = (Vec::new(), None);
-        let mut attachment = Self { interface, row, xdp: None, obstacles, learner: None, qdisc };
+        let mut attachment = Self { interface, row, xdp: None, obstacles, learner: None, proxy: None, qdisc };
         attachment.complete(programs, mode, pins, patience);
         attachment
     }
@@ -63,13 +65,13 @@ impl Attachment {
 
     /// What is attached.
     pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
-        self.xdp.iter().chain(&self.learner)
+        self.xdp.iter().chain(&self.learner).chain(&self.proxy)
     }
 
     /// The same, by value; the qdisc of filters stays.
     pub(super) fn into_links(mut self) -> impl Iterator<Item = Link> {
         std::mem::forget(self.qdisc.take());
-        self.xdp.into_iter().chain(self.learner)
+        self.xdp.into_iter().chain(self.learner).chain(self.proxy)
     }
 
     /// The interface has another name now.
@@ -93,12 +95,16 @@ impl Attachment {
         let (learner, learners) =
             look_at(self.learner.take(), renew_learner, pins, &format!("learner on {name}"));
         repairs += learners;
+        let renew_proxy = |link| programs.renew_tc(tc::PROXY, link);
+        let (proxy, proxies) = look_at(self.proxy.take(), renew_proxy, pins, &format!("SYN proxy on {name}"));
+        repairs += proxies;
         let pin = |link| if has_lost_its_pin(&link, pins) { pinned(link, pins) } else { Some(link) };
         self.xdp = xdp.and_then(pin);
         self.learner = learner.and_then(pin);
+        self.proxy = proxy.and_then(pin);
         self.take_freed(programs, mode, pins);
         let (had_xdp, had_learner) = (self.xdp.is_some(), self.learner.is_some());
-        if !(had_xdp && had_learner) {
+        if !(had_xdp && had_learner && self.proxy.is_some() == self.wants_proxy(programs)) {
             self.complete(programs, mode, pins, Patience::None);
         }
         let attached = [(had_xdp, &self.xdp), (had_learner, &self.learner)];
@@ -153,7 +159,8 @@ impl Attachment {
         if self.row.reason.is_none() {
             self.complete_xdp(programs, mode, pins, patience);
             let no_learner = self.complete_learner(programs, pins);
-            let reasons: Vec<_> = self.obstacles.iter().cloned().chain(no_learner).collect();
+            let no_proxy = self.complete_proxy(programs, pins);
+            let reasons: Vec<_> = self.obstacles.iter().cloned().chain(no_learner).chain(no_proxy).collect();
             self.row.reason = (!reasons.is_empty()).then(|| reasons.join("; "));
         }
         let is_wanted = !self.interface.may_be_skipped() || self.xdp.is_some();
@@ -204,6 +211,25 @@ impl Attachment {
                 self.row.learner = "off".into();
                 Some(format!("learner: {reason}"))
             }
+        }
+    }
+
+    /// Whether SYNs are to be answered here: not those of this machine, nor of an interface without Ethernet.
+    fn wants_proxy(&self, programs: &Programs) -> bool {
+        let Interface { is_loopback, is_ethernet, .. } = self.interface;
+        programs.has_proxy && self.xdp.is_some() && is_ethernet && !is_loopback
+    }
+
+    fn complete_proxy(&mut self, programs: &mut Programs, pins: Option<&Pins>) -> Option<String> {
+        if self.proxy.is_some() || !self.wants_proxy(programs) {
+            return None;
+        }
+        match programs.attach_tc(tc::PROXY, &self.interface, pins, &mut self.qdisc) {
+            Ok((_, link)) => {
+                self.proxy = Some(link);
+                None
+            }
+            Err(reason) => Some(format!("SYN proxy: {reason}")),
         }
     }
 }

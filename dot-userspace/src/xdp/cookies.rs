@@ -3,10 +3,11 @@
 //! Before: the config. After: the cookie program's constants, and a state with its reason for `xdp show`.
 //! Holds: the rate, and the reason why the program does not run. Never: makes a cookie, or changes a sysctl.
 
-use std::fs;
+use std::{borrow::Cow, fs};
 
-use dot_common::rate::Rate;
+use dot_common::{rate::Rate, syn_proxy::Secret};
 
+use super::{object::OBJECT, proxy::Proxy};
 use crate::config::{SynCookies, Xdp};
 
 /// Applies to the network namespace of the reader: 0 never, 1 when a listener's queue is full, 2 always (ip-sysctl).
@@ -21,6 +22,8 @@ pub(super) struct Cookies {
     wanted: SynCookies,
     rate: Rate,
     refusal: Option<String>,
+    /// The proxy, or why there is none; only if the config wants it.
+    proxy: Option<Result<Proxy, String>>,
 }
 
 impl Cookies {
@@ -28,15 +31,44 @@ impl Cookies {
     pub(super) fn of(config: &Xdp) -> Self {
         let per_second = config.limit.syn_flood_rate;
         let rate = match config.syn_cookies {
-            SynCookies::Auto => Rate::new(per_second, per_second.div_ceil(BURSTS_PER_SECOND)),
+            SynCookies::Auto | SynCookies::Proxy => {
+                Rate::new(per_second, per_second.div_ceil(BURSTS_PER_SECOND))
+            }
             SynCookies::Always | SynCookies::Off => Rate::default(),
         };
-        Self { wanted: config.syn_cookies, rate, refusal: None }
+        let proxy = (config.syn_cookies == SynCookies::Proxy).then(Proxy::find);
+        Self { wanted: config.syn_cookies, rate, refusal: None, proxy }
     }
 
-    /// Whether the program is wanted.
+    /// Whether the XDP program is wanted: also where the proxy is not to be had.
     pub(super) fn are_wanted(&self) -> bool {
-        self.wanted != SynCookies::Off
+        self.wanted != SynCookies::Off && !self.is_proxy()
+    }
+
+    /// Whether the program at tc ingress is wanted in its place, and to be had.
+    pub(super) fn is_proxy(&self) -> bool {
+        matches!(self.proxy, Some(Ok(_)))
+    }
+
+    /// The object to load. One without the function's number is whole but for the proxy.
+    pub(super) fn object(&mut self) -> Cow<'static, [u8]> {
+        let Some(Ok(proxy)) = self.proxy else { return Cow::Borrowed(OBJECT) };
+        match proxy.put_into(OBJECT) {
+            Ok(object) => Cow::Owned(object),
+            Err(why) => {
+                self.proxy = Some(Err(why));
+                Cow::Borrowed(OBJECT)
+            }
+        }
+    }
+
+    /// The proxy's secret.
+    pub(super) fn secret(&self) -> Secret {
+        self.proxy
+            .as_ref()
+            .and_then(|proxy| proxy.as_ref().ok())
+            .map(|proxy| proxy.secret)
+            .unwrap_or_default()
     }
 
     /// The rate of all SYNs above which the kernel is asked for cookies; without a rate it is always asked.
@@ -54,12 +86,17 @@ impl Cookies {
         let state = match (self.wanted, &self.refusal) {
             (SynCookies::Off, _) => return ("off".into(), None),
             (_, Some(refusal)) => return ("off".into(), Some(refusal.clone())),
-            (SynCookies::Auto, None) => "auto",
+            (SynCookies::Proxy, None) if self.is_proxy() => "proxy",
+            (SynCookies::Auto | SynCookies::Proxy, None) => "auto",
             (SynCookies::Always, None) => "always",
         };
+        if let Some(Err(why)) = &self.proxy {
+            return (state.into(), Some(format!("by XDP: {why}")));
+        }
         match sysctl().as_deref() {
             Some("0") => ("off".into(), Some(NOT_MADE.into())),
             Some("2") => (state.into(), None),
+            Some(_) if self.is_proxy() => (state.into(), None),
             _ => (state.into(), Some("while a listener's queue is full".into())),
         }
     }
@@ -96,5 +133,21 @@ mod tests {
         let mut refused = cookies(SynCookies::Always);
         refused.refused("no such helper".into());
         assert_eq!(refused.state(), ("off".into(), Some("no such helper".into())));
+    }
+
+    /// Goal: on a kernel without the proxy's function XDP makes the cookies, and the report says why; with it XDP makes none.
+    /// Method: both answers of the search.
+    #[test]
+    fn an_older_kernel_has_cookies_of_xdp() {
+        let config = Xdp { syn_cookies: SynCookies::Proxy, ..Xdp::default() };
+        let cookies = |proxy| Cookies { proxy: Some(proxy), ..Cookies::of(&config) };
+        let older = cookies(Err("no function".to_owned()));
+        assert!(older.are_wanted() && !older.is_proxy());
+        assert_eq!(older.state(), ("auto".into(), Some("by XDP: no function".into())));
+        if let Ok(proxy) = Proxy::find() {
+            let newer = cookies(Ok(proxy));
+            assert!(newer.is_proxy() && !newer.are_wanted());
+            assert_eq!(newer.rate(), older.rate());
+        }
     }
 }

@@ -22,8 +22,8 @@ use super::{
     list::Lists,
     local::Local,
     notices::Sent,
-    object::OBJECT,
     pins::Pins,
+    proxied::Proxied,
     settings::{Prefixes, Written},
     tail_calls::TailCalls,
     told::Told,
@@ -44,6 +44,7 @@ pub(super) struct Kernel {
     /// This map is only read here; XDP writes it.
     pub(super) rates: HashMap<MapData, u64, u64>,
     pub(super) tail_calls: TailCalls,
+    pub(super) proxied: Proxied,
     #[cfg(feature = "debug-log")]
     pub(super) packet_log: Option<super::packet_log::PacketLog>,
 }
@@ -64,6 +65,7 @@ impl Kernel {
         loader.override_global(GLOBAL_PORTS_DOT, &dot, true).override_global(GLOBAL_PORT_DO53, &do53, true);
         loader.override_global(GLOBAL_WORKERS, &workers, true).map_max_entries(maps::WORKERS, workers);
         let mut tail_calls = TailCalls::of(config);
+        let image = tail_calls.cookies.object();
         let constants = tail_calls.constants();
         constants.give_to(&mut loader);
         if let Some(pins) = pins {
@@ -77,7 +79,7 @@ impl Kernel {
         }
         // The map of listeners belongs to the steering programs, each of which has its own.
         loader.map_max_entries(maps::SOCKETS, 1);
-        let mut object = loader.load(OBJECT).map_err(|error| refused("the BPF object", &error))?;
+        let mut object = loader.load(&image).map_err(|error| refused("the BPF object", &error))?;
         if let Some(pins) = pins {
             if !continues {
                 pins.keep(&object, maps::COUNTERS);
@@ -96,7 +98,9 @@ impl Kernel {
         let rates =
             HashMap::try_from(take(&mut object, maps::RATE)?).map_err(|error| refused(maps::RATE, &error))?;
         tail_calls.fill_slots(&mut object)?;
+        let proxied = Proxied::take(&mut object)?;
         let mut programs = Programs::load(object)?;
+        add_proxy(&mut programs, &mut tail_calls);
         tables.adopt(programs.object())?;
         tables.adopt_syn_times(programs.object())?;
         #[cfg(feature = "debug-log")]
@@ -112,6 +116,7 @@ impl Kernel {
             told,
             rates,
             tail_calls,
+            proxied,
             #[cfg(feature = "debug-log")]
             packet_log,
         };
@@ -126,5 +131,15 @@ impl Kernel {
             self.local.has_changed = false;
         }
         Ok(())
+    }
+}
+
+/// Loads the SYN proxy where the config wants it and the kernel can have it; a refusal is a reason for the report.
+fn add_proxy(programs: &mut Programs, tail_calls: &mut TailCalls) {
+    if tail_calls.cookies.is_proxy()
+        && let Err(error) = programs.load_proxy()
+    {
+        tracing::warn!("xdp: no SYN proxy: {error}");
+        tail_calls.cookies.refused(error.to_string());
     }
 }

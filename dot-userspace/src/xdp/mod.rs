@@ -7,7 +7,7 @@
 //! `refusal` (the driver's reasons), `kernel` (maps), `list` (clients that are denied or allowed), `local` and `routes`
 //! (local destinations), `netlink` and `entries` (questions to the kernel, and writes to its maps), `clients` with `bans` and
 //! `costs` (clients that are refused for a while; `budget`, `shared_budget`, `deadlines`), `proofs` (clients that have proved
-//! their address), `tail_calls`, `notices`, `cookies` and `spread` (the programs behind the judge), `told` (packets of clients
+//! their address), `tail_calls`, `notices`, `cookies`, `proxy` and `spread` (the programs behind the judge), `told` (packets of clients
 //! that an operator traces), `settings` (the limits),
 //! `steering` and `worker_status` (the worker of a connection), `syn_times` (when it began), `queues` (what waits for an
 //! accept), `ring` and `mapped` (ways into maps), `report` (the state for operators).
@@ -47,6 +47,8 @@ mod paths;
 mod pins;
 mod presence;
 mod proofs;
+mod proxied;
+mod proxy;
 mod queues;
 mod refusal;
 mod report;
@@ -78,10 +80,11 @@ pub use self::{
     holder::{Attachments, Holder, Look},
     load::{Cleared, clear},
     notices::{Notices, Refusal},
+    proxy::with_proxy,
     queues::Queues,
     report::{
-        BanCounts, BanRow, CostCounts, InterfaceReport, NoticeCounts, Paths, ProgramReport, Report,
-        WorkerReport,
+        BanCounts, BanRow, CostCounts, InterfaceReport, NoticeCounts, Paths, ProgramReport, ProxyCounts,
+        Report, WorkerReport,
     },
     told::{ToldPacket, ToldPackets},
     watch::Watch,
@@ -223,6 +226,7 @@ impl Xdp {
             report.bans = kernel.bans.counts();
             report.costs = kernel.costs.counts();
             report.notices = kernel.notices.counts();
+            report.proxied = kernel.proxied.read();
             (report.syn_cookies, report.syn_cookies_reason) = kernel.tail_calls.cookies.state();
             let (over, reason) = kernel.settings.syn_over();
             (report.syn_over, report.syn_over_reason) = (over.into(), reason.map(str::to_owned));

@@ -167,5 +167,5 @@ pub(super) fn keep(link: FdLink, pin: String, pins: Option<&Pins>) -> Result<Lin
 
 /// Whether a pin of this name is a link.
 pub(super) fn is_link(name: &str) -> bool {
-    ["xdp_", "learn_", "ingress_"].iter().any(|kind| name.starts_with(kind))
+    ["xdp_", "learn_", "ingress_", "proxy_"].iter().any(|kind| name.starts_with(kind))
 }

@@ -40,7 +40,7 @@ pub struct Report {
     pub bans: BanCounts,
     /// Spent handshake budgets.
     pub costs: CostCounts,
-    /// SYN cookies from XDP: "off", "auto" or "always".
+    /// SYN cookies from XDP: "off", "auto" or "always"; "proxy": at tc ingress.
     #[serde(default)]
     pub syn_cookies: String,
     /// The reason why they are off, or the condition under which they are made.
@@ -55,6 +55,9 @@ pub struct Report {
     /// Notices of refused clients.
     #[serde(default)]
     pub notices: NoticeCounts,
+    /// SYNs that the proxy answered at tc ingress.
+    #[serde(default)]
+    pub proxied: ProxyCounts,
     /// Each worker, as the kernel half sees it.
     #[serde(default)]
     pub workers: Vec<WorkerReport>,
@@ -143,6 +146,15 @@ pub struct NoticeCounts {
     pub held_back: u64,
     /// Not sent, because the ring was full.
     pub lost: u64,
+}
+
+/// The SYN proxy at tc ingress, since this process started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyCounts {
+    /// SYNs answered with a cookie.
+    pub answered: u64,
+    /// Connections that began with the answer to one.
+    pub completed: u64,
 }
 
 /// One ban.

@@ -13,8 +13,8 @@ use aya::{
 };
 use dot_common::{
     maps::{
-        CHAIN, CPU_QUEUES, GLOBAL_FOLLOW, GLOBAL_SPREAD_CPUS, GLOBALS_FLOOD, PROGRAM_COOKIE, PROGRAM_NOTICE,
-        PROGRAM_SPREAD,
+        CHAIN, CPU_QUEUES, GLOBAL_FOLLOW, GLOBAL_SPREAD_CPUS, GLOBALS_FLOOD, GLOBALS_PROXY_SECRET,
+        PROGRAM_COOKIE, PROGRAM_NOTICE, PROGRAM_SPREAD,
     },
     tail_calls,
 };
@@ -39,6 +39,7 @@ pub(super) struct TailCalls {
 pub(super) struct Constants {
     follow: u32,
     flood: [u64; 2],
+    secret: [u64; 2],
     cpus: u32,
     queues: u32,
 }
@@ -49,6 +50,9 @@ impl Constants {
         loader.override_global(GLOBAL_FOLLOW, &self.follow, true);
         for (name, nanoseconds) in GLOBALS_FLOOD.iter().zip(&self.flood) {
             loader.override_global(name, nanoseconds, true);
+        }
+        for (name, word) in GLOBALS_PROXY_SECRET.iter().zip(&self.secret) {
+            loader.override_global(name, word, true);
         }
         loader.override_global(GLOBAL_SPREAD_CPUS, &self.cpus, true);
         loader.map_max_entries(CPU_QUEUES, self.queues);
@@ -75,6 +79,7 @@ impl TailCalls {
         Constants {
             follow,
             flood: [flood.period_ns, flood.tolerance_ns],
+            secret: self.cookies.secret(),
             cpus: self.spread.count(),
             queues: self.spread.entries(),
         }

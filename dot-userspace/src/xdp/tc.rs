@@ -11,7 +11,7 @@ use aya::{
     },
     util::KernelVersion,
 };
-use dot_common::maps::{PROGRAM_INGRESS, PROGRAM_LEARN, PROGRAM_LEARN_IP};
+use dot_common::maps::{PROGRAM_INGRESS, PROGRAM_LEARN, PROGRAM_LEARN_IP, PROGRAM_PROXY};
 
 use super::{
     XdpError,
@@ -35,6 +35,8 @@ pub(super) struct Hook {
 /// The judge.
 pub(super) const INGRESS: Hook =
     Hook { program: PROGRAM_INGRESS, pin: "ingress", kind: TcAttachType::Ingress };
+/// The SYN proxy: behind the judge.
+pub(super) const PROXY: Hook = Hook { program: PROGRAM_PROXY, pin: "proxy", kind: TcAttachType::Ingress };
 /// The learner, on Ethernet.
 const LEARN: Hook = Hook { program: PROGRAM_LEARN, pin: "learn", kind: TcAttachType::Egress };
 /// The learner, on other interfaces.

@@ -235,6 +235,9 @@ mod xdp_policy;
 /// When no worker has room, a SYN ends in the kernel half.
 mod xdp_pressure;
 /// Forged SYNs lock no client out, because the rate counts finished connections.
+/// SYN cookies at tc ingress that keep a client's TCP options.
+mod xdp_proxy;
+/// SYNs in other clients' names lock nobody out; the rate counts finished connections.
 mod xdp_spoofers;
 /// Packets that move between CPUs (`xdp.steering = "cpumap"`).
 mod xdp_spread;

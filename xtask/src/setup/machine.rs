@@ -79,6 +79,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { command: "c++", packages: &["g++"], purpose: "fuzzing: libFuzzer is C++" },
     Tool { command: "ethtool", packages: &["ethtool"], purpose: "settings of the test interfaces" },
     Tool { command: "ip", packages: &["iproute2"], purpose: "test networks" },
+    Tool { command: "ss", packages: &["iproute2"], purpose: "options of a connection" },
     Tool { command: "tc", packages: &["iproute2"], purpose: "slow test networks" },
     Tool { command: "setpriv", packages: &["util-linux"], purpose: "programs that end with their test" },
     Tool { command: "prlimit", packages: &["util-linux"], purpose: "a process with few descriptors" },

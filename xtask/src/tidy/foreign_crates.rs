@@ -36,6 +36,7 @@ const XTASK: &str = "xtask/src";
 const OWNERS: &[Owner] = &[
     // dot-common implements aya's Pod for its map types (feature `user`).
     owner("aya", &[XDP, "dot-common/src"]),
+    owner("aya_obj", &[XDP]),
     owner("aya_log", &[XDP]),
     owner("aya_ebpf", &[EBPF]),
     owner("aya_log_ebpf", &[EBPF]),

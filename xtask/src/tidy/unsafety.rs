@@ -30,6 +30,14 @@ const FILES: &[(&str, &str)] = &[
     ("dot-ebpf/src/maps.rs", "looks values up in maps: a pointer of the kernel's"),
     ("dot-ebpf/src/learn.rs", "asks a socket how much it received; reads and writes words of its map"),
     ("dot-ebpf/src/notice.rs", "reads and writes words of its own maps: pointers of the kernel's"),
+    (
+        "dot-ebpf/src/proxy.rs",
+        "calls a function of the kernel and reads words of its own maps, of the context and of a socket",
+    ),
+    (
+        "dot-ebpf/src/syn_ack.rs",
+        "has kernel helpers copy out of a packet and put an Ethernet header before it",
+    ),
     ("dot-ebpf/src/scratch.rs", "the memory of a packet in a map: a pointer of the kernel's"),
     ("dot-ebpf/src/ports.rs", "names constants for the loader (unsafe attributes)"),
     ("dot-ebpf/src/socket.rs", "asks a kernel helper for a socket, and releases it"),

@@ -37,7 +37,7 @@ use super::{State, Status};
 use crate::{
     backend::health::HealthState,
     ledger::{Counter, Measured, Snapshot, Traffic},
-    xdp::{Paths, WorkerReport},
+    xdp::{Paths, Report, WorkerReport},
 };
 
 /// Name and value pairs of one series.
@@ -167,18 +167,16 @@ fn kernel(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     gauges(registry, "worker_accepting", help, line(|row| row.accepting.into()));
     let costs = &status.xdp.costs;
     let spent = i64::try_from(costs.spent).unwrap_or(i64::MAX);
-    gauge(
-        registry,
-        "clients_spent",
-        "Clients that are refused now because of the cost of their handshakes",
-        None,
-        spent,
-    );
+    let help = "Clients that are refused now because of the cost of their handshakes";
+    gauge(registry, "clients_spent", help, None, spent);
     counter(registry, "budgets_spent", "Times a client spent its handshake budget", costs.spent_total);
-    let notices = &status.xdp.notices;
+    let fate = |(fate, count): (&str, u64)| (vec![("fate", fate.to_owned())], count);
+    let Report { notices, proxied, .. } = &status.xdp;
     let fates = [("sent", notices.sent), ("held_back", notices.held_back), ("lost", notices.lost)];
-    let rows = fates.map(|(fate, count)| (vec![("fate", fate.to_owned())], count));
-    counters(registry, "notices", "Notices to clients that XDP refuses, by their fate", rows);
+    counters(registry, "notices", "Notices to clients that XDP refuses, by their fate", fates.map(fate));
+    let help = "SYN that the proxy at tc ingress answered, and connections that came of them";
+    let fates = [("answered", proxied.answered), ("completed", proxied.completed)];
+    counters(registry, "syn_proxy", help, fates.map(fate));
 }
 
 /// Connections and handshakes. Accepted + adopted = open + every end.

@@ -45,6 +45,7 @@ fn a_spoofer_does_not_spend_a_clients_rate() {
     let before = dotd.stats();
     let answered = ask(50) + ask(50);
     let stats = dotd.stats();
+    println!("victim with a proof: {answered} of 100 connections");
     assert!(answered >= 99, "{answered} of 100 connections");
     let more = |verdict, reason| stats.packets(verdict, reason) - before.packets(verdict, reason);
     assert!(more("pass", "proven") > 100, "the flood was not over its rate meanwhile");
@@ -79,8 +80,10 @@ fn a_spoofer_does_not_lock_out_a_newcomer() {
         answered(&network, &format!("-b {address}"), 25)
     });
     let served: usize = served.sum();
+    println!("newcomers over IPv4: {served} of 100 connections");
     assert!(served >= 99, "{served} of 100 connections");
     let served = answered_by(SERVER_V6, &network, "", 100);
+    println!("newcomer over IPv6: {served} of 100 connections");
     assert!(served >= 99, "{served} of 100 connections over IPv6");
     let more = dotd.stats().packets("pass", "unproven") - before.packets("pass", "unproven");
     assert!(more > 1_000, "the flood was not over the rate meanwhile");

@@ -52,7 +52,7 @@ fn loopback_address_chooses_loopback() {
 
 /// Goal: with a wildcard, cards are judged by XDP; the host's ends of containers, tunnels and interfaces without
 /// Ethernet by tc; a bridge of containers once, and none of its ports; for a bridge with a card the ports are judged.
-/// Method: machines as lists.
+/// Method: machines as lists.
 #[test]
 fn a_wildcard_takes_every_way_in() {
     let lo = || interface("lo", "", &[]);

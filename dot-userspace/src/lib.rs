@@ -53,6 +53,7 @@
 //!
 //! ARCHITECTURE.md has the map, with an invariant for each module; docs/internals says how the parts work.
 
+pub mod acme;
 pub mod backend;
 pub mod cache;
 pub mod cli;

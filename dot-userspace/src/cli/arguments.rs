@@ -7,6 +7,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 
 use super::{
+    acme::AcmeVerb,
     backend::BackendVerb,
     config_verbs::ConfigVerb,
     examples::*,
@@ -61,6 +62,9 @@ pub(super) enum Verb {
         /// Check whether this program could take over, and change nothing
         #[arg(long, hide = true, requires = "inherit")]
         trial: bool,
+        /// Be the ACME process of the keeper that runs this, with the errand on standard input
+        #[arg(long, hide = true, conflicts_with_all = ["inherit", "restart_dir"])]
+        acme: bool,
     },
     /// Report what `run` would do, and every mistake in config and certificates
     ///
@@ -77,6 +81,13 @@ pub(super) enum Verb {
         /// Print the result of each backend as JSON, for programs
         #[arg(long, requires = "connect")]
         json: bool,
+    },
+    /// The certificate by ACME: show its state, or renew it now
+    ///
+    /// `[acme]` in the config names the authority and the names; dotd then gets and renews the certificate itself.
+    Acme {
+        #[command(subcommand)]
+        verb: AcmeVerb,
     },
     /// Print the settings with which clients and DHCP servers find this dotd
     ///

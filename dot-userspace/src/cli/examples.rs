@@ -295,3 +295,13 @@ pub(super) const DISCOVERY_EXAMPLES: &str = "\
 EXAMPLES
   dotd discovery                          for the addresses of listen.dot
   dotd discovery --address 192.0.2.53 --address 2001:db8::53";
+
+pub(super) const ACME_STATUS_EXAMPLES: &str = "\
+EXAMPLES
+  dotd acme status
+  dotd acme status --json | jq -r .error";
+
+pub(super) const ACME_RENEW_EXAMPLES: &str = "\
+EXAMPLES
+  dotd acme renew && dotd status
+  dotd acme renew --json | jq .not_after";

@@ -3,6 +3,7 @@
 //! Before: the shell. After: `start::run` serves; every other verb prints and ends.
 //! Never: keeps state, or prints more than one line for one reason.
 
+mod acme;
 mod arguments;
 mod ask;
 mod backend;
@@ -51,7 +52,7 @@ use crate::{
     config::{self, CONTROL_SOCKET},
     control::Status,
     ledger::Snapshot,
-    start::{journal, logging},
+    start::{self, journal, logging},
     xdp,
 };
 use arguments::{Arguments, ControlArguments, Verb, XdpVerb};
@@ -85,7 +86,10 @@ fn complain(level: Level, lines: &str) {
 fn run_verb(arguments: Arguments) -> Result<u8, CliError> {
     let path = arguments.config;
     match arguments.verb {
-        Verb::Run { inherit, trial, restart_dir } => return run::run((inherit, trial), path, restart_dir),
+        Verb::Run { acme: true, .. } => return start::serve_acme().map_err(CliError::Start),
+        Verb::Run { inherit, trial, restart_dir, .. } => {
+            return run::run((inherit, trial), path, restart_dir);
+        }
         Verb::Query(arguments) => return query::run(*arguments, path.as_deref()),
         Verb::Verify(arguments) => return verify::run(arguments, path.as_deref()),
         _ => {}
@@ -97,6 +101,7 @@ fn run_verb(arguments: Arguments) -> Result<u8, CliError> {
 fn run_short(verb: Verb, path: Option<PathBuf>) -> Result<(), CliError> {
     match verb {
         Verb::Run { .. } | Verb::Query(_) | Verb::Verify(_) => Ok(()),
+        Verb::Acme { verb } => acme::run(verb, path.as_deref()),
         Verb::Check { connect, json } => check::run(path.as_deref(), connect, json),
         Verb::Discovery { addresses } => print(&discovery::discovery(&addresses, path.as_deref())?),
         Verb::Pin { files } => print(&pin::pins(&files, path.as_deref())?),

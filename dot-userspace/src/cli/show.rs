@@ -44,6 +44,9 @@ pub(super) fn status(status: &Status) -> String {
     for certificate in &status.certificates {
         self::certificate(&mut text, certificate);
     }
+    if let Some(standing) = &status.acme {
+        row(&mut text, "acme", &super::acme::row(standing));
+    }
     let demanded = if status.is_strict { "; tls.strict is set, so /health fails" } else { "" };
     for unusable in &status.unusable_certificates {
         row(&mut text, "UNUSABLE", &format!("{}{demanded}", unusable.reason));
@@ -348,6 +351,7 @@ mod tests {
                 is_served: false,
             }],
             is_strict: true,
+            acme: None,
             access: Some("1 prefix denied; its clients hear nothing".into()),
             tenants: vec![],
             policy: Vec::new(),

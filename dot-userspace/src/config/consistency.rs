@@ -9,8 +9,8 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::check::Check;
 use super::{
-    Config, Gate, Mistake, Steering, XdpMode, consistency_access, consistency_backend, consistency_misuse,
-    consistency_policy, consistency_tenant, limit, reachable, source::Source,
+    Config, Gate, Mistake, Steering, XdpMode, consistency_access, consistency_acme, consistency_backend,
+    consistency_misuse, consistency_policy, consistency_tenant, limit, reachable, source::Source,
 };
 
 /// Notes every contradiction between keys or with RFCs.
@@ -21,6 +21,7 @@ pub(super) fn check(config: &Config, source: &Source<'_>, mistakes: &mut Vec<Mis
     check.certificates(config);
     check.clients(config);
     consistency_access::check(&mut check, config);
+    consistency_acme::check(&mut check, config);
     consistency_policy::check(&mut check, config);
     consistency_tenant::check(&mut check, config);
     consistency_misuse::check(config, check.source, check.mistakes);

@@ -48,6 +48,7 @@ impl Default for Tls {
             client_ca: PathBuf::new(),
             ticket_secret: PathBuf::new(),
             ticket_rotation: limit::TICKET_ROTATION.default,
+            by_acme: None,
         }
     }
 }

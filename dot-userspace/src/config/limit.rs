@@ -157,6 +157,15 @@ pub const WIDE_CONNECTIONS_PER_SECOND: Limit<u32> = Limit { default: 500, min: 1
 /// handshakes that one core can do.
 pub const WIDE_COST_PER_SECOND: Limit<u32> = Limit { default: 200, min: 1, max: 10_000_000 };
 
+/// Names of a certificate by ACME. 100: the most that Let's Encrypt takes.
+pub const ACME_NAMES_MAX: usize = 100;
+/// Mail addresses of an ACME account.
+pub const ACME_CONTACTS_MAX: usize = 8;
+/// Addresses of `acme.http_listen`.
+pub const ACME_LISTENERS_MAX: usize = 16;
+/// Octets of a profile's name.
+pub const ACME_PROFILE_OCTETS_MAX: usize = 64;
+
 /// Most `[[policy.zone]]`. 64: a query is looked up in each.
 pub const POLICY_ZONES_MAX: usize = 64;
 

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Access, BackendAddress, Discovery, Dnstap, Log, Misuse, Otlp, Policies, Sandbox, Session, Tenant, Xdp,
+    Access, Acme, BackendAddress, Discovery, Dnstap, Log, Misuse, Otlp, Policies, Sandbox, Session, Tenant, Xdp,
     duration,
 };
 
@@ -24,6 +24,8 @@ pub struct Config {
     pub listen: Listen,
     /// Certificates, versions, tickets.
     pub tls: Tls,
+    /// A certificate by ACME.
+    pub acme: Acme,
     /// Which clients may ask.
     pub access: Access,
     /// Policy zones, which change answers.
@@ -112,6 +114,16 @@ pub struct Tls {
     /// Age at which the ticket key is replaced.
     #[serde(with = "duration")]
     pub ticket_rotation: Duration,
+    /// The certificate by ACME, if `[acme]` is on.
+    #[serde(skip)]
+    pub by_acme: Option<Certificate>,
+}
+
+impl Tls {
+    /// Every certificate: those of the file, and the one by ACME.
+    pub fn entries(&self) -> impl Iterator<Item = &Certificate> {
+        self.certificates.iter().chain(&self.by_acme)
+    }
 }
 
 /// One entry of `tls.certificates`.

@@ -27,6 +27,8 @@ pub(super) fn resolve(config: &mut Config, folder: &Path) {
         &mut tls.client_ca,
         &mut tls.ticket_secret,
         &mut config.dnstap.unix,
+        &mut config.acme.ca,
+        &mut config.acme.update_tsig,
     ];
     let of_backends = config.backend.iter_mut().map(|backend| &mut backend.ca);
     let of_zones = config.policy.zone.iter_mut().flat_map(|zone| {
@@ -38,19 +40,22 @@ pub(super) fn resolve(config: &mut Config, folder: &Path) {
         .chain(of_backends)
         .chain(of_zones)
         .for_each(|path| put_before(path, folder));
+    tls.by_acme = config.acme.entry(&server.state_dir);
 }
 
 impl Config {
     /// Every file that this config names and that dotd opens again while it runs.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let tls = &self.tls;
-        let certificates = tls.certificates.iter().flat_map(|entry| [&entry.cert, &entry.key, &entry.ocsp]);
+        let certificates = tls.entries().flat_map(|entry| [&entry.cert, &entry.key, &entry.ocsp]);
         let of_backends = self.backend.iter().map(|backend| &backend.ca);
         let of_zones = self.policy.zone.iter().flat_map(|zone| {
             zone.primary.iter().flat_map(|primary| [&primary.ca, &primary.tsig]).chain([&zone.file])
         });
-        let files =
-            certificates.chain([&tls.client_ca, &tls.ticket_secret]).chain(of_backends).chain(of_zones);
+        let files = certificates
+            .chain([&tls.client_ca, &tls.ticket_secret, &self.acme.ca, &self.acme.update_tsig])
+            .chain(of_backends)
+            .chain(of_zones);
         files.filter(|path| !path.as_os_str().is_empty())
     }
 }

@@ -35,15 +35,15 @@ const READ: [&str; 9] = [
 ///
 /// # Errors
 /// This kernel has no Landlock, or it is off.
-pub(super) fn confine(folders: [&Path; 2]) -> Result<String, String> {
-    match restrict(folders).map_err(|error| error.to_string())? {
+pub(super) fn confine(folders: &[&Path], also_read: &[&str]) -> Result<String, String> {
+    match restrict(folders, also_read).map_err(|error| error.to_string())? {
         RulesetStatus::FullyEnforced => Ok("files, listeners and signals by Landlock".into()),
         RulesetStatus::PartiallyEnforced => Ok("files by Landlock, as far as this kernel can".into()),
         RulesetStatus::NotEnforced => Err("this kernel has no Landlock, or it is off".into()),
     }
 }
 
-fn restrict(folders: [&Path; 2]) -> Result<RulesetStatus, RulesetError> {
+fn restrict(folders: &[&Path], also_read: &[&str]) -> Result<RulesetStatus, RulesetError> {
     let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
     // The engine may make, replace and remove its own files and sockets; it may execute nothing, and make no device.
     let own = read
@@ -59,6 +59,7 @@ fn restrict(folders: [&Path; 2]) -> Result<RulesetStatus, RulesetError> {
         .scope(Scope::AbstractUnixSocket | Scope::Signal)?
         .create()?
         .add_rules(path_beneath_rules(READ, read))?
+        .add_rules(path_beneath_rules(also_read, read))?
         .add_rules(path_beneath_rules(authorities, read))?
         .add_rules(path_beneath_rules(folders, own))?
         .restrict_self()?;

@@ -23,22 +23,24 @@ use crate::config::Sandbox;
 /// Confines this thread and all that it will make. Must be called while it is the only one, and after every right was
 /// given up.
 ///
-/// `folders`: the folders with the engine's own files. Returns the restrictions in force, as text, and whether
+/// `who`: the process, in the text that is returned. `folders`: the folders with the process's own files; `also_read`: paths of the system that this process reads beside those that
+/// every one does. Returns the restrictions in force, as text, and whether
 /// everything that `mode` asks for is in force.
-pub fn confine(mode: Sandbox, folders: [&Path; 2]) -> (String, bool) {
+pub fn confine(who: &str, mode: Sandbox, folders: &[&Path], also_read: &[&str]) -> (String, bool) {
     match mode {
-        Sandbox::Off => ("the engine is not confined: server.sandbox is \"off\"".into(), false),
+        Sandbox::Off => (format!("{who} is not confined: server.sandbox is \"off\""), false),
         Sandbox::Log => match calls::log() {
             Ok(()) => (
-                "the engine is not confined: server.sandbox is \"log\", the kernel log names each call that \"enforce\" would refuse"
-                    .into(),
+                format!(
+                    "{who} is not confined: server.sandbox is \"log\", the kernel log names each call that \"enforce\" would refuse"
+                ),
                 false,
             ),
-            Err(error) => (format!("the engine is not confined, and nothing is logged: {error}"), false),
+            Err(error) => (format!("{who} is not confined, and nothing is logged: {error}"), false),
         },
         Sandbox::Enforce => {
             // The order matters: Landlock needs calls that the filter refuses.
-            let files = files::confine(folders);
+            let files = files::confine(folders, also_read);
             let calls = calls::enforce();
             let is_whole = files.is_ok() && calls.is_ok();
             let files = files.unwrap_or_else(|reason| format!("files are not confined: {reason}"));
@@ -46,7 +48,7 @@ pub fn confine(mode: Sandbox, folders: [&Path; 2]) -> (String, bool) {
                 Ok(()) => "system calls by seccomp".to_owned(),
                 Err(error) => format!("system calls are not confined: {error}"),
             };
-            (format!("the engine is confined: {calls}; {files}"), is_whole)
+            (format!("{who} is confined: {calls}; {files}"), is_whole)
         }
     }
 }

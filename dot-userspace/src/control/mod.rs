@@ -4,6 +4,7 @@
 //! Never: is on the query path, or holds state of its own: every answer is made from the [`Source`], which also carries
 //! out an operator's requests.
 
+mod acme;
 #[cfg(debug_assertions)]
 mod acts;
 mod bans;
@@ -70,6 +71,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
+    acme::Standing,
     config::ConfigRow,
     ledger::{Measured, Snapshot},
     policy as zones, xdp,
@@ -85,6 +87,13 @@ pub trait Source: Send + Sync + 'static {
     fn measured(&self) -> Vec<Measured>;
     /// The kernel half.
     fn xdp(&self) -> xdp::Report;
+    /// What the ACME process has reached. `None`: `[acme]` is off.
+    fn acme(&self) -> Option<Standing>;
+    /// Makes the ACME process get a certificate now; the state before.
+    ///
+    /// # Errors
+    /// There is no such process.
+    fn renew_acme(&self) -> Result<Standing, String>;
     /// Detaches the kernel half from every interface until a restart; returns the resulting state.
     fn leave_xdp(&self) -> xdp::Report;
     /// Every ban, sorted by its end.

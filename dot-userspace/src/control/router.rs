@@ -17,14 +17,14 @@ use axum::{
 use serde_json::json;
 
 use super::{
-    Source, State, Status, bans, cache, certificates, config, drain, explain, log, metrics, misuse, page,
-    policy, reload, switch, tickets, top, trace, upstream,
+    Source, State, Status, acme, bans, cache, certificates, config, drain, explain, log, metrics, misuse,
+    page, policy, reload, switch, tickets, top, trace, upstream,
 };
 
 /// The state that answers need.
 type AnySource = Arc<dyn Source>;
 
-/// `/status`, `/stats`, `/xdp`, `/backend`, `/bans`, `/cache`, `/config`, `/dot`, `/drain`, `/explain`, `/log`, `/misuse`, `/page`, `/policy`, `/reload`, `/tickets`, `/top` and
+/// `/acme`, `/status`, `/stats`, `/xdp`, `/backend`, `/bans`, `/cache`, `/config`, `/dot`, `/drain`, `/explain`, `/log`, `/misuse`, `/page`, `/policy`, `/reload`, `/tickets`, `/top` and
 /// `/trace` as JSON.
 pub(super) fn socket(source: AnySource) -> Router {
     let router = Router::new();
@@ -34,6 +34,7 @@ pub(super) fn socket(source: AnySource) -> Router {
         .route("/status", get(async |Shared(source): Shared<AnySource>| Json(source.status())))
         .route("/stats", get(async |Shared(source): Shared<AnySource>| Json(source.snapshot())))
         .route("/xdp", get(async |Shared(source): Shared<AnySource>| Json(source.xdp())).delete(leave_xdp))
+        .merge(acme::route())
         .merge(bans::route())
         .merge(cache::route())
         .merge(config::route())
@@ -50,6 +51,7 @@ pub(super) fn socket(source: AnySource) -> Router {
         .merge(upstream::route())
         .fallback(async || {
             not_found(&[
+                acme::PATH,
                 bans::PATH,
                 cache::PATH,
                 config::PATH,

@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{DrainStatus, OffStatus, TlsRow, UnusableCertificate};
-use crate::{tls::certificate::Identity, xdp};
+use crate::{acme::Standing, tls::certificate::Identity, xdp};
 
 /// The running process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,6 +50,9 @@ pub struct Status {
     /// `tls.strict`: with one of these, dotd is not ready for clients.
     #[serde(default)]
     pub is_strict: bool,
+    /// The certificate by ACME; absent: `[acme]` is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acme: Option<Standing>,
     /// The clients that may ask, in a line; absent: every client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<String>,

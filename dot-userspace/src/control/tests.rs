@@ -90,6 +90,7 @@ fn refuses_the_rest() {
             (
                 404,
                 &json!([
+                    "/acme",
                     "/bans",
                     "/cache",
                     "/config",

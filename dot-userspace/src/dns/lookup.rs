@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use hickory_proto::{
     op::{Message, MessageType, OpCode, Query, ResponseCode},
-    rr::{Name, RData, RecordType},
+    rr::{Name, RData, Record, RecordType},
 };
 
 /// Aliases that are followed: as many as BIND follows.
@@ -48,6 +48,32 @@ pub fn address_query(name: &str, family: Family, id: u16) -> Option<Vec<u8>> {
     message.metadata.recursion_desired = true;
     message.add_query(Query::query(name, kind));
     message.to_vec().ok()
+}
+
+/// A query for the texts of `name`. `None`: it is no domain name.
+#[must_use]
+pub fn text_query(name: &str, id: u16) -> Option<Vec<u8>> {
+    let mut name = Name::from_ascii(name).ok()?;
+    name.set_fqdn(true);
+    let mut message = Message::new(id, MessageType::Query, OpCode::Query);
+    message.add_query(Query::query(name, RecordType::TXT));
+    message.to_vec().ok()
+}
+
+/// The texts in a whole response to it.
+///
+/// # Errors
+/// Its rcode, or that it cannot be read.
+pub fn texts_in(message: &[u8]) -> Result<Vec<String>, String> {
+    let message = Message::from_vec(message).map_err(|error| format!("no DNS message: {error}"))?;
+    if message.metadata.response_code != ResponseCode::NoError {
+        return Err(format!("rcode {}", u16::from(message.metadata.response_code)));
+    }
+    let text = |record: &Record| match &record.data {
+        RData::TXT(text) => Some(text.txt_data.iter().map(|part| String::from_utf8_lossy(part)).collect()),
+        _ => None,
+    };
+    Ok(message.answers.iter().filter_map(text).collect())
 }
 
 /// What a whole response to such a query says.

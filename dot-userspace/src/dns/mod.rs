@@ -19,6 +19,7 @@ mod lookup;
 mod made;
 mod name;
 mod pointers_past_opt;
+mod proofs;
 mod query;
 mod records;
 mod resolver_arpa;
@@ -30,6 +31,7 @@ mod triage;
 mod truncate;
 mod tsig;
 mod ttl;
+mod update;
 mod zone_record;
 
 pub use answers::{Answer, TYPE_A, TYPE_AAAA, TYPE_CNAME, answers, is_signed};
@@ -42,12 +44,13 @@ pub use forward::{BACKEND_PAYLOAD_OCTETS, QUERY_BLOCK_OCTETS, add_option, forwar
 pub use hickory_proto::op::ResponseCode;
 pub use labels::{Labels, text_of};
 pub use lifetime::{Bounds, Lifetime, TTLS_MAX, lifetime};
-pub use lookup::{Addresses, Family, address_query, addresses_in};
+pub use lookup::{Addresses, Family, address_query, addresses_in, text_query, texts_in};
 pub use made::{Made, qtype_of, query_for};
 pub use name::{
     NAME_OCTETS_MAX, asked_name, is_below, is_rdata, name_in_words, rdata_of, record_text, record_type,
     wire_name,
 };
+pub use proofs::{Proofs, proof_name};
 pub use query::{Opt, Query, QueryError, Screening, has_opt};
 pub use records::{HEADER_OCTETS, has_no_question, is_truncated, question_matches};
 pub use respond::{Asked, Edit, Hop, ResponseError, refuses_edns, respond};
@@ -61,6 +64,7 @@ pub use triage::{Allowed, Disposition, DropReason, Reply, triage};
 pub use truncate::{datagram_octets_max, truncate};
 pub use tsig::{TsigError, TsigKey, TsigStream};
 pub use ttl::{STALE_TTL_SECONDS, count_down, make_stale};
+pub use update::{Change, is_updated, update};
 pub use zone_record::{Soa, ZoneRecord, is_response_to, soa_query, transfer_query};
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use nix::{
 
 use super::{
     SIGNALS, accept_filter,
+    acme::AcmeProcess,
     estate::{Estate, Kept},
     request::Report,
     succession::Leaving,
@@ -77,6 +78,7 @@ pub struct Duty {
     /// What was read last, until it is served or refused: the text, or that there is no file.
     read: Option<Option<String>>,
     pub(super) holder: Option<Holder>,
+    pub(super) acme: AcmeProcess,
     /// Takes the log lines that this process has collected since the last call.
     pub(super) lines: fn() -> Vec<Vec<u8>>,
 }
@@ -116,6 +118,7 @@ impl Duty {
             named: [named(config), Vec::new()],
             read: None,
             holder: None,
+            acme: AcmeProcess::by(config),
             lines: Vec::new,
         })
     }
@@ -133,6 +136,7 @@ impl Duty {
             self.answer_all();
             self.hear_operators();
             self.look_at_trial();
+            self.acme.look(self.estate.sockets.as_ref(), &self.estate.program);
             if let Some(holder) = &self.holder {
                 holder.answer();
             }
@@ -140,6 +144,7 @@ impl Duty {
                 break end;
             }
         };
+        self.acme.end();
         match end {
             // The engine ended in order, whether or not it served.
             End::Exit(code @ (0 | 1)) => {
@@ -163,7 +168,7 @@ impl Duty {
             engines.into_iter().chain([Some(self.signals.as_fd()), presence]).chain(self.upgrade_sources());
         let mut polled: Vec<_> =
             sources.flatten().map(|source| PollFd::new(source, PollFlags::POLLIN)).collect();
-        let patience = if self.is_upgrading() { PollTimeout::from(LOOK_MS) } else { PollTimeout::NONE };
+        let patience = if self.is_upgrading() { PollTimeout::from(LOOK_MS) } else { self.acme.patience() };
         // All sources are checked afterwards, also if a signal interrupted the call.
         let _ = poll(&mut polled, patience);
     }
@@ -191,6 +196,7 @@ impl Duty {
                         // No engine will accept from these sockets any more: closing them refuses
                         // new clients at once.
                         self.estate.sockets = None;
+                        self.acme.stop();
                     }
                     let leaving = self.leaving.as_ref().filter(|_| self.is_stopping);
                     let leaving = leaving.map(|leaving| leaving.engine.pid);
@@ -259,7 +265,10 @@ impl Duty {
                         self.note_ready();
                     }
                     State::Reloading => {}
-                    State::Stopping => (self.is_stopping, self.estate.sockets) = (true, None),
+                    State::Stopping => {
+                        (self.is_stopping, self.estate.sockets) = (true, None);
+                        self.acme.stop();
+                    }
                 }
                 notify(state);
                 Answer::Done(None)
@@ -284,9 +293,11 @@ impl Duty {
                     (*served, self.estate.text) = (std::mem::take(read), text);
                     self.note_served();
                 }
+                self.acme.follow_text(self.estate.text.as_deref(), self.estate.path.as_deref());
                 Answer::Done(None)
             }
             Request::Open(path) => self.open(&path),
+            Request::Renew => self.acme.renew().map_or_else(Answer::Refused, |()| Answer::Done(None)),
             Request::Keep(tickets) => {
                 self.estate.tickets = Kept::now(tickets);
                 Answer::Done(None)

@@ -45,6 +45,9 @@ pub struct Sockets<T> {
     pub datagrams: Groups<T>,
     /// `control.http`.
     pub http: Option<(SocketAddr, T)>,
+    /// `acme.http_listen`: bound, and not listening.
+    #[serde(default = "Vec::new")]
+    pub acme: Vec<(SocketAddr, T)>,
     /// The control socket, and the folder that it is in.
     pub control: (PathBuf, T),
     /// The keeper's own socket in that folder.
@@ -67,8 +70,12 @@ impl<T> Sockets<T> {
             Some((address, socket)) => Some((*address, of(socket)?)),
             None => None,
         };
+        let mut acme = Vec::with_capacity(self.acme.len());
+        for (address, socket) in &self.acme {
+            acme.push((*address, of(socket)?));
+        }
         let control = (self.control.0.clone(), of(&self.control.1)?);
-        Ok(Sockets { dot, do53, datagrams, http, control, keeper_socket: of(&self.keeper_socket)? })
+        Ok(Sockets { dot, do53, datagrams, http, acme, control, keeper_socket: of(&self.keeper_socket)? })
     }
 
     /// The number of workers that these sockets are for.

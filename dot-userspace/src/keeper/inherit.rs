@@ -188,7 +188,7 @@ struct Form {
 }
 
 /// Takes ownership of a descriptor that was open before this program started.
-fn adopt(number: RawFd) -> io::Result<File> {
+pub(super) fn adopt(number: RawFd) -> io::Result<File> {
     if number <= 2 {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
@@ -199,7 +199,7 @@ fn adopt(number: RawFd) -> io::Result<File> {
     Ok(unsafe { File::from_raw_fd(number) })
 }
 
-fn set_flag(number: RawFd, flag: FdFlag) -> io::Result<()> {
+pub(super) fn set_flag(number: RawFd, flag: FdFlag) -> io::Result<()> {
     // SAFETY: the descriptor is borrowed for this call only; if it is not open, the call returns an
     // error.
     let descriptor = unsafe { BorrowedFd::borrow_raw(number) };

@@ -156,6 +156,14 @@ impl Keeper {
         Some(Successor { passage: passage.map(OwnedFd::from) })
     }
 
+    /// Makes the ACME process get a certificate now.
+    ///
+    /// # Errors
+    /// There is no such process, or the keeper is of an earlier build.
+    pub fn renew(&self) -> Result<(), KeeperError> {
+        self.ask(&Request::Renew).map(drop)
+    }
+
     /// Leaves the keys of session tickets with the keeper, for the next engine.
     ///
     /// # Errors

@@ -148,7 +148,8 @@ impl Duty {
             | Request::ReadConfig
             | Request::Adopt
             | Request::Accept { .. }
-            | Request::Keep(_) => Answer::Refused("an upgrade is under way; try again".into()),
+            | Request::Keep(_)
+            | Request::Renew => Answer::Refused("an upgrade is under way; try again".into()),
         }
     }
 
@@ -197,7 +198,7 @@ impl Duty {
 
     /// Runs `program` in this process. Returns only if that fails.
     pub(super) fn become_program(
-        &self,
+        &mut self,
         program: &Path,
         is_served: bool,
         note: String,
@@ -209,6 +210,8 @@ impl Duty {
         let words = self.words(file.as_raw_fd());
         let words = words.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>()?;
         let path = CString::new(program.as_os_str().as_bytes())?;
+        // The next program starts its own.
+        self.acme.end();
         list.keep_at_exec(true)?;
         let failed = execv(&path, &words);
         list.keep_at_exec(false)?;

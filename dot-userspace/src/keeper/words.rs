@@ -69,6 +69,8 @@ pub(super) enum Request {
     Alive(String),
     /// Keep these octets for the next engine: the keys of session tickets, as `tls::Tickets` writes and reads them.
     Keep(Vec<u8>),
+    /// Make the ACME process get a certificate now. A keeper of an earlier build refuses it.
+    Renew,
 }
 
 impl Request {
@@ -87,6 +89,7 @@ impl Request {
             Self::Accept { is_on } => (b'F', u8::from(*is_on)),
             Self::Alive(_) => (b'W', 0),
             Self::Keep(_) => (b'K', 0),
+            Self::Renew => (b'R', 0),
         };
         let rest = match self {
             Self::Open(path) => path.as_os_str().as_bytes(),
@@ -115,6 +118,7 @@ impl Request {
             [b'F', open @ (0 | 1)] => Self::Accept { is_on: *open == 1 },
             [b'W', 0, text @ ..] if text.len() <= STATUS_OCTETS_MAX => Self::Alive(one_line(text)),
             [b'K', 0, octets @ ..] => Self::Keep(octets.to_vec()),
+            [b'R', 0] => Self::Renew,
             _ => return None,
         })
     }

@@ -23,10 +23,14 @@ pub fn key_of(path: &Path) -> Result<TsigKey, String> {
     let mut text = String::new();
     let opened = disk::open_named(path).and_then(|file| file.take(FILE_OCTETS_MAX).read_to_string(&mut text));
     opened.map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
-    parse(&text).map_err(|what| format!("{}: {what}", path.display()))
+    key_in(&text).map_err(|what| format!("{}: {what}", path.display()))
 }
 
-fn parse(text: &str) -> Result<TsigKey, String> {
+/// The key in the text of such a file.
+///
+/// # Errors
+/// What is wrong, without the secret.
+pub fn key_in(text: &str) -> Result<TsigKey, String> {
     let lines = text.lines().map(|line| without_comment(line).trim());
     let text = lines.filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
     let is_between = |sign: char| sign.is_whitespace() || matches!(sign, '"' | ';' | '{' | '}');
@@ -69,7 +73,7 @@ mod tests {
         let of_bind =
             "# a key\nkey \"k.test\" {\n\talgorithm hmac-sha256;\n\tsecret \"c2VjcmV0\"; // not this\n};\n";
         for text in [of_bind, "hmac-sha512:k.test:c2VjcmV0\n", "k.test:c2VjcmV0"] {
-            assert!(parse(text).is_ok(), "{text}");
+            assert!(key_in(text).is_ok(), "{text}");
         }
         for (text, why) in [
             ("", "is not a key"),
@@ -79,7 +83,7 @@ mod tests {
             ("key \"k\" { algorithm hmac-sha256; };", "is not a key"),
             ("hmac-sha256:k..test:c2VjcmV0", "not a domain name"),
         ] {
-            let error = parse(text).unwrap_err();
+            let error = key_in(text).unwrap_err();
             assert!(error.contains(why) && !error.contains("c2Vj"), "{text}: {error}");
         }
     }
@@ -102,7 +106,7 @@ mod tests {
             format!("// of the provider\nhmac-sha256:k.test:{base64} // the key\n"),
             format!("k.test:{base64}"),
         ] {
-            let key = parse(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            let key = key_in(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(signed(&key), expected, "{text}");
         }
     }

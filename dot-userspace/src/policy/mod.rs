@@ -31,7 +31,7 @@ pub use access::{Access, AccessReason, Denial, Identity};
 pub use copy::{Arriving, Bounds, COPY_PREFIX, Draft, Unfit, copy_of, remove_drafts};
 pub use explain::{Explained, Question, RuleSeen};
 pub use index::Index;
-pub use key_file::key_of;
+pub use key_file::{key_in, key_of};
 pub use misuse::{Kind as MisuseKind, Misuse, Suspect, Verdict};
 pub use notified::{Notice, Notified, Sender};
 pub use prefixes::PrefixMap;

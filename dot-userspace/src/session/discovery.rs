@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use super::{WorkerShared, shared_answers::Asker};
 use crate::{
-    dns::{Asked, Designation, HEADER_OCTETS, Labels, Made, Query, ResponseCode, Screening, TYPE_SVCB},
+    dns::{
+        Asked, Designation, HEADER_OCTETS, Labels, Made, Proofs, Query, ResponseCode, Screening, TYPE_SVCB,
+    },
     ledger::{Counter, turn_time},
 };
 
@@ -16,6 +18,11 @@ impl WorkerShared {
     /// Sets how dotd describes itself. `None`: it does not.
     pub fn describe_by(&self, designation: Option<Arc<Designation>>) {
         self.designation.replace(designation);
+    }
+
+    /// Sets the names below which an ACME authority looks for a proof, and their records. `None`: there are none.
+    pub fn prove_by(&self, proofs: Option<Arc<Proofs>>) {
+        self.proofs.replace(proofs);
     }
 }
 
@@ -47,4 +54,20 @@ pub(super) fn describes(shared: &WorkerShared, message: &[u8], query: &Query, as
         describe(shared, message, query, asker);
     }
     is_own
+}
+
+/// Answers a query for the proof of a name of the certificate. `false`: it is about another name.
+pub(super) fn proves(shared: &WorkerShared, message: &[u8], query: &Query, asker: &impl Asker) -> bool {
+    let proofs = shared.proofs.borrow();
+    let Some(proofs) = proofs.as_deref() else { return false };
+    if query.opcode != 0 || !proofs.has(message) {
+        return false;
+    }
+    let asked = Asked { since: Some(turn_time::moment()), screening: Screening::Done, ..Asked::by(query) };
+    let mut made = shared.made.take();
+    proofs.write(message.get(..query.question_end).unwrap_or_default(), asked.dnssec_ok, &mut made);
+    asker.pass_made(asked, &made, false);
+    shared.made.replace(made);
+    shared.counters.add(Counter::Responded, 1);
+    true
 }

@@ -9,7 +9,7 @@ use std::{net::IpAddr, rc::Rc, sync::Arc};
 
 use super::{
     WorkerShared,
-    discovery::describes,
+    discovery::{describes, proves},
     screened_alias::ScreenedAlias,
     shared_answers::{self, Asker},
 };
@@ -37,7 +37,7 @@ impl WorkerShared {
 
 /// Answers `message`, which `query` describes, by policy zones, the cache or a backend.
 pub(super) fn ask(shared: &WorkerShared, message: &[u8], query: &Query, asker: &impl Asker) {
-    if describes(shared, message, query, asker) {
+    if describes(shared, message, query, asker) || proves(shared, message, query, asker) {
         return;
     }
     let screen = shared.screen_of(asker.tenant());

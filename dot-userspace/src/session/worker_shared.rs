@@ -30,7 +30,7 @@ use crate::{
     backend::Backends,
     cache::{Forget, Keeping},
     config::QueriesOver,
-    dns::{self, Designation, Edit, Hop},
+    dns::{self, Designation, Edit, Hop, Proofs},
     events::Events,
     ledger::{Counter, WorkerCounters},
     policy::{Access, Denial, Member, Notified, Screen, TenantId},
@@ -78,6 +78,8 @@ pub struct WorkerShared {
     pub(super) designation: RefCell<Option<Arc<Designation>>>,
     /// What each tenant has of its own.
     pub(super) tenancies: Tenancies,
+    /// Records for an ACME authority. `None`: dotd has no such names.
+    pub(super) proofs: RefCell<Option<Arc<Proofs>>>,
     /// Looks for misuse.
     pub(super) misuse: Watch,
     /// Buffer for a response of dotd's own with records.
@@ -126,6 +128,7 @@ impl WorkerShared {
             notified: RefCell::default(),
             designation: RefCell::default(),
             tenancies: Tenancies::default(),
+            proofs: RefCell::default(),
             misuse: Watch::default(),
             made: RefCell::default(),
             owed: Cell::new(0),

@@ -28,6 +28,7 @@ use super::{
     listeners::ControlSocket,
     logging, page_token, plan, policies,
     process::{Flush, Process, Running, trace},
+    proofs,
     refusals::{self, Refusals},
     renew::{renew, staples_until, tickets},
     restart,
@@ -53,7 +54,7 @@ pub(super) fn run(
     runtime: &Runtime,
     process: Arc<Process>,
     mut running: Running,
-    [certificates, zones]: [Seen; 2],
+    [certificates, zones, proofs]: [Seen; 3],
     (mut socket, http): (ControlSocket, Option<TcpListener>),
     began: Instant,
 ) -> anyhow::Result<()> {
@@ -78,7 +79,12 @@ pub(super) fn run(
         // Before dotd reports that it is ready: a signal that follows must not find its default action.
         let signals = Signals::hear()?;
         process.export(&running.config.otlp)?;
-        let files = Watched { certificates: Files::watch(certificates), zones: Files::watch(zones) };
+        let files = Watched {
+            certificates: Files::watch(certificates),
+            zones: Files::watch(zones),
+            proofs: Files::watch(proofs),
+        };
+        proofs::tell(&running.config, &running.workers);
         keeper::hear().context("signals cannot be unblocked")?;
         socket.serve();
         // Before any other report: from now on the keeper starts another engine if this one crashes.
@@ -141,6 +147,8 @@ impl Signals {
 struct Watched {
     certificates: Files,
     zones: Files,
+    /// Records of `dns-01`.
+    proofs: Files,
 }
 
 /// HUP reloads, TERM and INT end this loop. USR1 has a handler so that a log rotation does not end the process: dotd
@@ -175,12 +183,8 @@ async fn hear_signals(
                     renew(process, &mut running);
                 }
             }
-            () = files.zones.settled(), if !reading.is_busy() => {
-                if files.zones.have_changed() {
-                    files.zones.note(&running.config);
-                    reading.begin(&running);
-                }
-            }
+            () = files.zones.settled(), if !reading.is_busy() => reading.look(&mut files.zones, &running),
+            () = files.proofs.settled() => proofs::tell_again(&mut files.proofs, &running),
             read = reading.done(), if reading.is_busy() => policies::take(process, &mut running, read),
             Some(arrival) = running.transfers.arrived() => policies::arrive(process, &mut running, &arrival),
             _ = usr1.recv() => {}
@@ -281,6 +285,8 @@ async fn reload(
     files.zones.note(&running.config);
     let outcome = try_reload(process, running).await.map_err(|error| in_a_line(&error));
     files.certificates.name(&running.config);
+    files.proofs.name(&running.config);
+    proofs::tell(&running.config, &running.workers);
     files.zones.name(&running.config);
     match &outcome {
         Ok(_) => tracing::info!("reloaded"),

@@ -24,6 +24,9 @@ pub fn leave_out(config: &mut Config, is_here: impl Fn(SocketAddr) -> bool) -> V
     };
     config.listen.dot.retain(|address| keep("listen.dot", *address));
     config.listen.do53.retain(|address| keep("listen.do53", *address));
+    if config.acme.is_on() {
+        config.acme.http_listen.retain(|address| keep("acme.http_listen", *address));
+    }
     lines
 }
 

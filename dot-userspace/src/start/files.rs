@@ -176,7 +176,7 @@ async fn settle(bell: Arc<Notify>, settled: Arc<Notify>) {
 /// Every file that a handshake with clients or with backends depends on and that another program writes.
 pub(super) fn of_certificates(config: &Config) -> BTreeSet<PathBuf> {
     let tls = &config.tls;
-    let pairs = tls.certificates.iter().flat_map(|entry| [&entry.cert, &entry.key, &entry.ocsp]);
+    let pairs = tls.entries().flat_map(|entry| [&entry.cert, &entry.key, &entry.ocsp]);
     let authorities = config.backend.iter().map(|backend| &backend.ca);
     let files = pairs.chain([&tls.client_ca, &tls.ticket_secret]).chain(authorities);
     files.filter(|path| !path.as_os_str().is_empty()).cloned().collect()

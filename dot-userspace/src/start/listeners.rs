@@ -118,6 +118,7 @@ pub(super) fn hold(
             .zip(http)
             .map(|(at, http)| Ok::<_, io::Error>((at, own(http)?)))
             .transpose()?,
+        acme: Vec::new(),
         control: (config.server.run_dir.clone(), own(&control.listener)?),
         keeper_socket: own(&control.keeper_socket)?,
     })
@@ -245,7 +246,8 @@ pub(super) fn bind_http(address: Option<SocketAddr>) -> anyhow::Result<Option<Tc
     Ok(Some(listener))
 }
 
-fn explain_bind(address: SocketAddr, error: &io::Error, key: &str) -> anyhow::Error {
+/// Why an address of this key cannot be bound, with the remedy.
+pub(super) fn explain_bind(address: SocketAddr, error: &io::Error, key: &str) -> anyhow::Error {
     match error.kind() {
         io::ErrorKind::AddrInUse => anyhow!(
             "{address} is in use by another server; find it with `ss -ltnp sport = :{}`, stop it, or change {key}",

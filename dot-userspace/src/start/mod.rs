@@ -5,6 +5,7 @@
 //! drain → detach.
 //! Never: serves before every part has reported its state; gives a right to the engine.
 
+mod acme;
 mod announce;
 mod arrivals;
 mod asked;
@@ -37,6 +38,7 @@ mod plan;
 mod policies;
 pub mod privileges;
 mod process;
+mod proofs;
 mod recent_refusals;
 mod refusals;
 mod renew;
@@ -51,6 +53,7 @@ mod transfers;
 pub mod trial;
 mod xdp_watchdog;
 
+pub use acme::serve_acme;
 pub use in_a_line::in_a_line;
 pub use restart::needed_for;
 pub use succession::{could_succeed, succeed};
@@ -90,7 +93,7 @@ struct Opened {
     began: Instant,
     user: Option<Owner>,
     descriptors: u64,
-    seen: [Seen; 2],
+    seen: [Seen; 3],
     zones: Vec<Zone>,
     transferred: Vec<Transferred>,
     loaded: certificate::Loaded,
@@ -99,6 +102,7 @@ struct Opened {
     cpus: Vec<usize>,
     listeners: Vec<Listeners>,
     http: Option<std::net::TcpListener>,
+    acme: Vec<(std::net::SocketAddr, OwnedFd)>,
     control_socket: ControlSocket,
     embedded: Option<Embedded>,
     backends: Vec<BackendConfig>,
@@ -162,7 +166,8 @@ fn become_two(
     let keeps_bans = estate.restart_dir.is_some();
     estate.tickets = Kept::now(opened.tickets.write());
     let held = listeners::hold(&config, &opened.listeners, opened.http.as_ref(), &opened.control_socket);
-    estate.sockets = Some(held.context("no descriptor is left")?);
+    let acme = std::mem::take(&mut opened.acme);
+    estate.sockets = Some(Sockets { acme, ..held.context("no descriptor is left")? });
     let holder = opened.kernel.0.as_mut().and_then(xdp::Xdp::give_away);
     match keeper::part(&config, estate, inherited) {
         Ok(Part::Keeper(duty)) => {
@@ -185,6 +190,7 @@ fn become_two(
             keeper.greet()?;
             let opener = keeper.clone();
             disk::open_through(Box::new(move |path| opener.open(path)));
+            acme::make_folder(&config);
             confine_engine(&config)?;
             #[cfg(feature = "debug-log")]
             opened.kernel.0.iter_mut().for_each(xdp::Xdp::pass_packet_log_on);
@@ -206,7 +212,8 @@ fn confine_engine(config: &Config) -> anyhow::Result<()> {
         confine::forget_environment();
     }
     confine::leave_no_dump().context("core dumps cannot be turned off")?;
-    let (said, is_whole) = confine::confine(server.sandbox, [&server.state_dir, &server.run_dir]);
+    let (said, is_whole) =
+        confine::confine("the engine", server.sandbox, &[&server.state_dir, &server.run_dir], &[]);
     if is_whole || server.sandbox == Sandbox::Off {
         tracing::info!("{said}");
     } else {
@@ -221,7 +228,6 @@ fn confine_engine(config: &Config) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// As [`run`].
-/// As [`run`].
 pub fn run_alone(config: Config) -> anyhow::Result<()> {
     let opened = open(&config, None)?;
     privileges::drop_all(opened.user)?;
@@ -235,7 +241,7 @@ type Left<'a> = (&'a Sockets<OwnedFd>, &'a Inheritance);
 fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
     let (began, user) = (Instant::now(), privileges::user(&config.server.user)?);
     let descriptors = privileges::raise_descriptors();
-    let seen = [Seen::now(config, files::of_certificates), Seen::now(config, files::of_zones)];
+    let seen = [files::of_certificates, files::of_zones, proofs::of_proofs].map(|of| Seen::now(config, of));
     let loaded = certificate::load_all(&config.tls, &config.server.state_dir, &[])?;
     let identities = &loaded.identities;
     let tickets = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation)?;
@@ -255,6 +261,7 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
         Some((sockets, _)) => listeners::adopt_http(sockets)?,
         None => listeners::bind_http(config.control.http)?,
     };
+    let acme = acme::sockets(config, left.map(|(sockets, _)| sockets))?;
     let control_socket = match left {
         Some((sockets, _)) => ControlSocket::adopt(sockets)?,
         None => ControlSocket::bind(&config.server.run_dir, user)?,
@@ -288,6 +295,7 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
         cpus,
         listeners,
         http,
+        acme,
         control_socket,
         embedded,
         backends,

@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{
+    files::Files,
     process::{Process, Running},
     transfers::{Arrival, placed, unexpired},
 };
@@ -110,6 +111,14 @@ impl Reading {
     /// Whether a thread is reading.
     pub(super) fn is_busy(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// Reads the zones if one of their files has changed.
+    pub(super) fn look(&mut self, files: &mut Files, running: &Running) {
+        if files.have_changed() {
+            files.note(&running.config);
+            self.begin(running);
+        }
     }
 
     /// Reads the zones whose files have changed.

@@ -19,6 +19,7 @@ pub fn needed_for(runs: &Config, new: &Config) -> Vec<&'static str> {
         ("listen.do53", runs.listen.do53 != new.listen.do53),
         ("listen.fast_open", runs.listen.fast_open != new.listen.fast_open),
         ("tls.ticket_rotation", rotation),
+        ("acme.http_listen", runs.acme.listens() != new.acme.listens()),
         ("control.http", runs.control.http != new.control.http),
         ("log.format", runs.log.format != new.log.format),
         ("xdp.mode", runs.xdp.mode != new.xdp.mode),
@@ -56,10 +57,13 @@ pub(super) fn as_it_runs(runs: &Config, new: Config) -> Config {
         ..new.xdp
     };
     let rotation = if keeps_own_keys(&runs.tls, &new.tls) { &runs.tls } else { &new.tls }.ticket_rotation;
+    let acme = if runs.acme.listens() == new.acme.listens() { new.acme } else { runs.acme };
+    let by_acme = acme.entry(&runs.server.state_dir);
     Config {
         server: runs.server,
         listen: Listen { proxy_protocol_from: new.listen.proxy_protocol_from, ..runs.listen },
-        tls: Tls { ticket_rotation: rotation, ..new.tls },
+        tls: Tls { ticket_rotation: rotation, by_acme, ..new.tls },
+        acme,
         control: Control { http: runs.control.http, ..new.control },
         log: Log { format: runs.log.format, ..new.log },
         xdp,
@@ -86,7 +90,7 @@ mod tests {
     const ADDRESS: &str = "192.0.2.1:1853";
 
     /// Every key that a reload cannot change.
-    const WAITING: [(&str, Change); 20] = [
+    const WAITING: [(&str, Change); 21] = [
         ("server.workers", |config| config.server.workers = Workers::Count(3)),
         ("server.user", |config| config.server.user = "another".into()),
         ("server.state_dir", |config| config.server.state_dir = "/another".into()),
@@ -95,6 +99,7 @@ mod tests {
         ("listen.do53", |config| config.listen.do53 = vec![ADDRESS.parse().unwrap()]),
         ("listen.fast_open", |config| config.listen.fast_open = true),
         ("tls.ticket_rotation", |config| config.tls.ticket_rotation = Duration::from_secs(60)),
+        ("acme.http_listen", |config| config.acme.directory = "letsencrypt".into()),
         ("control.http", |config| config.control.http = Some(ADDRESS.parse().unwrap())),
         ("log.format", |config| config.log.format = LogFormat::Json),
         ("xdp.mode", |config| config.xdp.mode = XdpMode::Generic),

@@ -85,6 +85,10 @@ fn as_bound(mut config: Config, sockets: &Sockets<OwnedFd>) -> Config {
         ("listen.dot", config.listen.dot != dot),
         ("listen.do53", config.listen.do53 != do53),
         ("control.http", config.control.http != http),
+        (
+            "acme.http_listen",
+            !config.acme.listens().iter().eq(sockets.acme.iter().map(|(address, _)| address)),
+        ),
         ("server.run_dir", config.server.run_dir != sockets.control.0),
     ];
     for (key, _) in changed.iter().filter(|(_, has_changed)| *has_changed) {

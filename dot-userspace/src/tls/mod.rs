@@ -23,6 +23,7 @@ mod inquiry;
 pub mod key_update;
 pub mod record;
 pub mod records;
+mod request;
 pub mod secrets;
 mod server_verifier;
 mod serving;
@@ -31,6 +32,7 @@ mod steps;
 mod stream;
 mod tickets;
 mod turnstile;
+mod web;
 
 pub use backend_tls::{BackendTls, BackendTlsStream, shown_by};
 pub use certificate::{CertificateFacts, self_signed::FILE_NAME as SELF_SIGNED};
@@ -41,9 +43,11 @@ pub use fingerprint::Offer;
 pub use handshake::{Handshake, HandshakeFailure, accept};
 pub use handshake_kind::HandshakeKind;
 pub use inquiry::{Inquiry, InquiryStream, Shown, Wanted};
+pub use request::{Requested, request};
 pub use serving::{Serving, ServingError, serving};
 pub use stream::{Read, ReadEnd, SCRATCH_OCTETS_MIN, Stream};
 pub use tickets::{Tickets, TicketsError};
 pub use turnstile::Turnstile;
+pub use web::{WebStream, WebTls};
 /// Octets that are overwritten when they are given back.
 pub use zeroize::Zeroizing;

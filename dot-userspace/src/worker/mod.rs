@@ -65,6 +65,7 @@ use settings::{are_answers_same, of_backends};
 use crate::{
     backend::{BackendConfig, Backends},
     cache::Forget,
+    dns::Proofs,
     events::{EventSink, Events, tap},
     ledger::WorkerCounters,
     policy::Screen,
@@ -87,6 +88,8 @@ pub enum Command {
     Backends(Vec<BackendConfig>, Vec<tenants::Own>),
     /// Use these policy zones; all other settings stay.
     Screen(Option<Arc<Screen>>),
+    /// Answer with these records of `dns-01`; all other settings stay.
+    Prove(Option<Arc<Proofs>>),
     /// The connections are near their cap, or no longer: check their number.
     NoteFill,
     /// Switch DNS over TLS on or off. Off: accept no connections for it, and end each session when all its queries
@@ -254,6 +257,7 @@ async fn work(plan: Plan, (commands, arrived): (Receiver<Command>, Receiver<Arri
                 }
                 Command::Backends(backends, own) => current = moved::to(&shared, &current, (backends, own)),
                 Command::Screen(screen) => shared.screen_each(screen.as_deref()),
+                Command::Prove(proofs) => shared.prove_by(proofs),
                 Command::NoteFill => acceptor.note_pressure(),
                 Command::Switch(is_on) => shared.switch(is_on),
                 Command::Look(look) => look(&shared),

@@ -3,6 +3,8 @@
 //! Before: a test states its needs with `require!`. After: the test asserts on what a client saw and what dotd counted.
 //! Holds: namespaces, processes, backends, clients, the capture. Never: leaves any of them behind.
 
+pub mod acme;
+pub mod acme_front;
 pub mod any_certificate;
 pub mod backends;
 pub mod browser;

@@ -10,6 +10,8 @@
 mod access;
 /// certbot and acme.sh beside dotd, by the recipes of the page.
 mod acme_clients;
+/// Certificates by ACME from pebble: the first one, renewals, failures, the rights of the process that gets them.
+mod acme;
 /// Handshakes that fail: the right alert, and a FIN behind it that lets the alert arrive.
 mod alerts;
 /// DNS in clear over UDP with a forged source address: what dotd sends there, how much, and when.

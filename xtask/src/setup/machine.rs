@@ -76,6 +76,8 @@ pub(crate) const TOOLS: &[Tool] = &[
         purpose: "backend that reads PROXY headers",
     },
     Tool { command: "haproxy", packages: &["haproxy"], purpose: "load balancer that sends PROXY headers" },
+    Tool { command: "pebble", packages: &["pebble"], purpose: "authority that speaks ACME" },
+    Tool { command: "pebble-challtestsrv", packages: &["pebble"], purpose: "names for pebble" },
     Tool { command: "c++", packages: &["g++"], purpose: "fuzzing: libFuzzer is C++" },
     Tool { command: "ethtool", packages: &["ethtool"], purpose: "settings of the test interfaces" },
     Tool { command: "ip", packages: &["iproute2"], purpose: "test networks" },

@@ -17,6 +17,7 @@ const fn owner(name: &'static str, folders: &'static [&'static str]) -> Owner {
     Owner { name, folders }
 }
 
+const ACME: &str = "dot-userspace/src/acme";
 const CONFIG: &str = "dot-userspace/src/config";
 const CONFINE: &str = "dot-userspace/src/confine";
 const CONTROL: &str = "dot-userspace/src/control";
@@ -55,6 +56,7 @@ const OWNERS: &[Owner] = &[
     // `dotd query` prints records.
     owner("hickory_proto", &[DNS, EMBEDDED, "dot-userspace/src/cli/query"]),
     owner("hickory_server", &[EMBEDDED]),
+    owner("httpdate", &[ACME]),
     owner("humantime", &[CONFIG, CLI]),
     owner("strsim", &[CONFIG]),
     owner("toml", &[CONFIG, CLI]),
@@ -70,9 +72,10 @@ const OWNERS: &[Owner] = &[
     owner("rpm", &[DIST]),
     owner("sha2", &[DIST]),
     owner("tar", &[DIST]),
-    owner("http_body_util", &[CLI]),
-    owner("hyper", &[CLI, CONTROL]),
-    owner("hyper_util", &[CLI]),
+    owner("http_body_util", &[ACME, CLI]),
+    owner("hyper", &[ACME, CLI, CONTROL]),
+    owner("hyper_util", &[ACME, CLI]),
+    owner("instant_acme", &[ACME]),
     owner("caps", &[START]),
     owner("landlock", &[CONFINE]),
     owner("seccompiler", &[CONFINE]),

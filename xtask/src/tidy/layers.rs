@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["dns", "proxy", "ledger", "config", "supervise", "disk"],
     &["events"],
     &["tls", "backend", "cache", "xdp", "confine", "policy"],
-    &["session"],
+    &["session", "acme"],
     &["worker", "control"],
     &["keeper"],
     &["start"],

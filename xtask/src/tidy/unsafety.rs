@@ -64,6 +64,7 @@ const FILES: &[(&str, &str)] = &[
         "dot-userspace/src/keeper/inherit.rs",
         "owns descriptors that the program before left in this process: a list has numbers",
     ),
+    ("dot-userspace/src/keeper/acme.rs", "blocks a signal between fork and exec: Command knows no mask"),
     ("dot-userspace/src/keeper/upgrade.rs", "owns the descriptor that accept4 made: nix gives a number"),
     (
         "dot-userspace/src/keeper/words.rs",

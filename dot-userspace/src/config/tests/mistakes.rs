@@ -9,7 +9,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "idle_timeout = \"5s\"",
         &[
-            "1:1: unknown key `idle_timeout`: the keys here are: server, listen, tls, access, policy, misuse, discovery, session, backend, tenant, balance, dns, xdp, control, dnstap, otlp, log",
+            "1:1: unknown key `idle_timeout`: the keys here are: server, listen, tls, acme, access, policy, misuse, discovery, session, backend, tenant, balance, dns, xdp, control, dnstap, otlp, log",
         ],
     ),
     (

@@ -7,6 +7,7 @@
 //!
 //! Source: OpenMetrics 1.0; Prometheus exposition formats for what is binary.
 
+mod acme;
 mod copies;
 mod exemplars;
 mod histograms;
@@ -47,7 +48,7 @@ type Row<N> = (Labels, N);
 
 /// A scrape's body and its type.
 pub(super) struct Scrape {
-    /// The value of the header Content-Type.
+    /// The header Content-Type.
     pub content_type: &'static str,
     /// Octets.
     pub body: Vec<u8>,
@@ -83,6 +84,7 @@ fn registry(status: &Status, snapshot: &Snapshot, measured: Vec<Measured>) -> Re
     owed(&mut registry, snapshot);
     backends(&mut registry, status, snapshot);
     upstream::register(&mut registry, status);
+    acme::register(&mut registry, status);
     cache(&mut registry, snapshot);
     each_of("fairness", &mut registry, snapshot);
     each_of("access", &mut registry, snapshot);
@@ -103,10 +105,8 @@ fn process(registry: &mut Registry, status: &Status) {
     gauge(registry, "uptime", "Time since ready", Some(Unit::Seconds), uptime);
     let serving = i64::from(status.state == State::Serving);
     gauge(registry, "serving", "1 while dotd accepts new connections, 0 while it drains", None, serving);
-    let is_on = i64::from(status.off.is_none());
-    gauge(registry, "enabled", "0 while DNS over TLS is switched off", None, is_on);
-    let workers = i64::try_from(status.workers).unwrap_or(i64::MAX);
-    gauge(registry, "workers", "Worker threads", None, workers);
+    gauge(registry, "enabled", "0 while DNS over TLS is switched off", None, status.off.is_none().into());
+    gauge(registry, "workers", "Worker threads", None, i64::try_from(status.workers).unwrap_or(i64::MAX));
     let now = SystemTime::now();
     let ends = status
         .certificates

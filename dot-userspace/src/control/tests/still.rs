@@ -10,6 +10,7 @@ use std::{
 
 use super::super::*;
 use crate::{
+    acme::Standing,
     backend::Remembered,
     ledger::{
         BackendLines, ControlCounters, Counter, KernelQueues, Measured, PacketCount, Stage, Traffic,
@@ -62,6 +63,10 @@ fn transfer() -> TransferStatus {
     }
 }
 
+fn standing() -> Standing {
+    Standing { issued: 2, failed: 1, failures: 1, last_success: Some(7), ..Standing::default() }
+}
+
 impl Source for Still {
     fn status(&self) -> Status {
         Status {
@@ -102,6 +107,7 @@ impl Source for Still {
             }],
             unusable_certificates: vec![],
             is_strict: false,
+            acme: Some(standing()),
             access: None,
             tenants: vec![tenant()],
             policy: vec![PolicyStatus {
@@ -265,6 +271,14 @@ impl Source for Still {
 
     fn explain_policy(&self, question: &Question) -> Result<Explained, String> {
         Ok(Explained { asked: question.clone(), decides: None, counted: Vec::new() })
+    }
+
+    fn acme(&self) -> Option<Standing> {
+        self.status().acme
+    }
+
+    fn renew_acme(&self) -> Result<Standing, String> {
+        Err("the ACME process does not run at this moment".into())
     }
 
     fn refresh_policy(&self, request: &RefreshRequest) -> Result<Refreshed, String> {

@@ -13,7 +13,7 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Runs {
     /// Keys that need a restart have the previous value.
-    config: Config,
+    pub(super) config: Config,
     /// The text that it was read from; `None`: there is no file, and every key has its default.
     read: Option<Read>,
     /// Every key of it. Made once, for all readers.

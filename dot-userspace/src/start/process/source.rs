@@ -5,9 +5,10 @@
 
 use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use super::{BAN_SECONDS, Process, lock};
+use super::{BAN_SECONDS, Process, config_text::Runs, lock};
 use crate::{
-    config::ConfigRow,
+    acme::{self, Standing},
+    config::{self, ConfigRow},
     control::{
         BackendRequest, BanRequest, Banning, ConfigStatus, Counting, DnstapStatus, DrainRequest, Exemplar,
         ExplainRequest, Explaining, FlushRequest, Flushed, ForgiveRequest, LogRequest, Misusing, OtlpStatus,
@@ -37,6 +38,7 @@ impl Source for Process {
             certificates: lock(&self.certificates).clone(),
             unusable_certificates: self.unusable_certificates(),
             is_strict: self.config().tls.strict,
+            acme: self.acme(),
             access: lock(&self.access).clone(),
             policy: lock(&self.policy).statuses(&self.standings),
             tenants: lock(&self.tenants).statuses(),
@@ -76,6 +78,17 @@ impl Source for Process {
 
     fn xdp(&self) -> Report {
         lock(&self.kernel).0.as_ref().map(Xdp::report).unwrap_or_default()
+    }
+
+    fn acme(&self) -> Option<Standing> {
+        let Runs { config, .. } = &*lock(&self.runs);
+        let folder = config::Acme::folder(&config.server.state_dir);
+        config.acme.is_on().then(|| acme::standing_in(&folder).unwrap_or_default())
+    }
+
+    fn renew_acme(&self) -> Result<Standing, String> {
+        let before = self.acme().unwrap_or_default();
+        self.keeper.renew().map(|()| before).map_err(|error| error.to_string())
     }
 
     fn leave_xdp(&self) -> Report {

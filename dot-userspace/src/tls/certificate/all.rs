@@ -5,7 +5,7 @@
 //! Holds: the replacement for an entry that cannot be used: its previous identity, or nothing.
 //! Never: serves no certificate at all: if no entry can be used, the first fault is returned as the error.
 
-use std::{fmt, path::Path, time::SystemTime};
+use std::{fmt, fs, path::Path, time::SystemTime};
 
 use super::{CertificateError, Identity, load_at, ocsp, self_signed};
 use crate::config;
@@ -80,8 +80,7 @@ pub fn load_again(
     let now = SystemTime::now();
     let mut loaded = Loaded::default();
     let mut may_serve = false;
-    let entries: Vec<_> = tls.certificates.iter().map(Some).collect();
-    for entry in if entries.is_empty() { vec![None] } else { entries } {
+    for entry in entries(tls, before) {
         let read = match entry {
             Some(entry) => load_entry(entry, now),
             None => self_signed::load_or_create(state_dir, now),
@@ -114,10 +113,23 @@ pub fn load_again(
 #[must_use]
 pub fn preview_all(tls: &config::Tls, state_dir: &Path) -> Vec<Result<Option<Identity>, CertificateError>> {
     let now = SystemTime::now();
-    if tls.certificates.is_empty() {
-        return vec![self_signed::load_existing(state_dir, now)];
-    }
-    tls.certificates.iter().map(|entry| load_entry(entry, now).map(Some)).collect()
+    let preview = |entry: Option<&config::Certificate>| match entry {
+        Some(entry) => load_entry(entry, now).map(Some),
+        None => self_signed::load_existing(state_dir, now),
+    };
+    entries(tls, &[]).into_iter().map(preview).collect()
+}
+
+/// What is served; `None` stands for the self-signed certificate, where there is no other. The certificate by ACME counts once it
+/// has been issued.
+fn entries<'c>(tls: &'c config::Tls, before: &[Identity]) -> Vec<Option<&'c config::Certificate>> {
+    let is_there = |entry: &&config::Certificate| {
+        let is_served = before.iter().any(|identity| identity.entry.as_ref() == Some(*entry));
+        is_served || fs::symlink_metadata(&entry.cert).is_ok()
+    };
+    let entries: Vec<_> =
+        tls.certificates.iter().chain(tls.by_acme.iter().filter(is_there)).map(Some).collect();
+    if entries.is_empty() { vec![None] } else { entries }
 }
 
 /// One entry of the config: a pair, and what is stapled to it.

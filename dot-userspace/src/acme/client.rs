@@ -1,0 +1,356 @@
+//! The work of the ACME process: waits until a certificate is due, gets it, and keeps its state for operators.
+//!
+//! Before: this process has no rights left, and sockets for `http-01`. After: it never ends by itself; the keeper ends it.
+//! Holds: the state, which goes on in the next process.
+//! Never: attempts anything before its time, except when an operator asks (USR1).
+
+use std::{
+    convert::Infallible,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io,
+    net::TcpListener,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use instant_acme::{Account, AccountCredentials, CertificateIdentifier, Error, NewAccount};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{sleep, timeout},
+};
+
+use super::{
+    errand::Errand,
+    folder::{Folder, has},
+    http01::Door,
+    order,
+    pace::{self, Life, Window},
+    proof::Proof,
+    standing::{ORDERING, Standing},
+    web::Web,
+    words::{Failure, clean, failure},
+};
+use crate::tls::{WebTls, certificate::Identity};
+
+/// The clock may be set meanwhile: the time is looked at this often.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the authority is asked for renewal information, whatever it says.
+const ARI_MIN: Duration = Duration::from_secs(3600);
+const ARI_MAX: Duration = Duration::from_secs(24 * 3600);
+/// After a failure, and where the authority has none (RFC 9773 §4.3.3).
+const ARI_RETRY: Duration = Duration::from_secs(6 * 3600);
+/// The wait after an order during which the process ended.
+const UNFINISHED_WAIT: Duration = Duration::from_secs(60);
+/// Time for a whole attempt.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// The ACME process.
+struct Client {
+    errand: Errand,
+    folder: Folder,
+    door: Door,
+    standing: Standing,
+    /// What the authority says about the certificate that serves, and when to ask again.
+    window: Option<Window>,
+    window_until: SystemTime,
+    has_ari: bool,
+}
+
+/// Gets and renews certificates until the process ends. `sockets`: bound for `http-01`, and not listening.
+///
+/// `hear`: unblocks signals, once there is a handler.
+///
+/// # Errors
+/// No signal handler can be installed.
+pub async fn run(
+    errand: Errand,
+    sockets: Vec<TcpListener>,
+    hear: fn() -> io::Result<()>,
+) -> io::Result<Infallible> {
+    let mut asked = signal(SignalKind::user_defined1())?;
+    hear()?;
+    let folder = Folder(errand.folder.clone());
+    let standing = Standing::go_on(folder.standing(), &errand.acme);
+    let mut client = Client {
+        errand,
+        folder,
+        door: Door::new(sockets),
+        standing,
+        window: None,
+        window_until: UNIX_EPOCH,
+        has_ari: false,
+    };
+    tracing::info!(
+        "acme: certificates for {} come from {}",
+        client.errand.acme.names.join(", "),
+        client.errand.acme.directory_url()
+    );
+    loop {
+        client.look_for_window().await;
+        let at = client.plan();
+        client.folder.keep_standing(&client.standing);
+        if client.wait(at, &mut asked).await {
+            client.attempt().await;
+        }
+    }
+}
+
+impl Client {
+    /// Decides when the next attempt begins.
+    fn plan(&mut self) -> SystemTime {
+        let serves = self.folder.certificate();
+        self.standing.not_after = serves.as_ref().map(|identity| seconds(identity.not_after));
+        let reason = serves.as_ref().and_then(|identity| self.unsuited(identity));
+        let (at, because) = match (&serves, reason) {
+            (Some(identity), None) => {
+                let life = Life { from: identity.not_before, until: identity.not_after };
+                let why = if self.window.is_some() {
+                    "the authority suggests it"
+                } else {
+                    "two thirds of its life are over then"
+                };
+                (pace::renewal(life, self.window, chance(identity)), why.to_owned())
+            }
+            (Some(_), Some(reason)) => (UNIX_EPOCH, reason),
+            (None, _) => (UNIX_EPOCH, "there is no certificate yet".to_owned()),
+        };
+        // After a failure the wait that was decided then stays, also where an operator had asked too early.
+        let waits_until = self.standing.next.filter(|_| self.standing.failures > 0);
+        let at = waits_until.map_or(at, |next| UNIX_EPOCH + Duration::from_secs(next));
+        self.standing.state = match (self.standing.failures, &serves) {
+            (1.., _) => "failing",
+            (0, Some(_)) => "issued",
+            (0, None) => "waiting",
+        }
+        .to_owned();
+        (self.standing.next, self.standing.because) = (Some(seconds(at.max(SystemTime::now()))), because);
+        at
+    }
+
+    /// Why the certificate that serves is not the one that the config asks for.
+    fn unsuited(&self, identity: &Identity) -> Option<String> {
+        let names = &self.errand.acme.names;
+        if let Some(missing) = names.iter().find(|name| !has(identity, name)) {
+            return Some(format!("{missing} is not in the certificate"));
+        }
+        if identity.dns_names.len() + identity.addresses.len() > names.len() {
+            return Some("the certificate has other names too".to_owned());
+        }
+        let url = self.errand.acme.directory_url();
+        (self.standing.issued_by != url).then(|| "another authority issued the certificate".to_owned())
+    }
+
+    /// Waits. `true`: an attempt begins; `false`: look again.
+    async fn wait(&self, at: SystemTime, asked: &mut Signal) -> bool {
+        let Ok(left) = at.duration_since(SystemTime::now()) else { return true };
+        if left.is_zero() {
+            return true;
+        }
+        let look = self.window_until.duration_since(SystemTime::now()).unwrap_or_default();
+        let look = if self.folder.certificate().is_some() {
+            look.max(Duration::from_secs(1))
+        } else {
+            LOOK_INTERVAL
+        };
+        tokio::select! {
+            () = sleep(left.min(LOOK_INTERVAL).min(look)) => at <= SystemTime::now(),
+            Some(()) = asked.recv() => {
+                tracing::info!("acme: an operator asks for a certificate now");
+                true
+            }
+        }
+    }
+
+    /// Tries to get a certificate, and notes how that went.
+    async fn attempt(&mut self) {
+        // If this process ends during the order, the next one waits until then.
+        self.standing.next = Some(seconds(SystemTime::now() + UNFINISHED_WAIT));
+        self.standing.state = ORDERING.to_owned();
+        self.folder.keep_standing(&self.standing);
+        let outcome = timeout(ATTEMPT_TIMEOUT, self.obtain_patiently()).await;
+        let outcome = outcome
+            .unwrap_or_else(|_| Err(Failure::new(format!("it was not done within {ATTEMPT_TIMEOUT:?}"))));
+        let now = SystemTime::now();
+        match outcome {
+            Ok(life) => {
+                (self.window, self.window_until) = (None, UNIX_EPOCH);
+                let standing = &mut self.standing;
+                standing.issued_by = self.errand.acme.directory_url().to_owned();
+                (standing.failures, standing.error, standing.next) = (0, None, None);
+                (standing.last_success, standing.issued) = (Some(seconds(now)), standing.issued + 1);
+                let days = life.until.duration_since(now).unwrap_or_default().as_secs() / 86_400;
+                tracing::info!(
+                    days,
+                    "acme: a certificate for {} was issued",
+                    self.errand.acme.names.join(", ")
+                );
+            }
+            Err(Failure { text, wait }) => {
+                let standing = &mut self.standing;
+                (standing.failures, standing.failed) =
+                    (standing.failures.saturating_add(1), standing.failed + 1);
+                let pause = pace::retry(standing.failures, wait, jitter(now));
+                (standing.last_failure, standing.next) = (Some(seconds(now)), Some(seconds(now + pause)));
+                let rest = if standing.not_after.is_some() {
+                    "the old certificate serves on"
+                } else {
+                    "there is none yet"
+                };
+                tracing::error!(
+                    "acme: no certificate for {}: {text}; {rest}, next attempt in {} min",
+                    self.errand.acme.names.join(", "),
+                    pause.as_secs().div_ceil(60)
+                );
+                standing.error = Some(text);
+            }
+        }
+    }
+
+    /// A nonce that is refused says nothing about the order (RFC 8555 §6.5). The library signs each request anew three times; then the
+    /// order begins anew.
+    async fn obtain_patiently(&mut self) -> Result<Life, Failure> {
+        for _ in 1..ATTEMPTS_MAX {
+            match self.obtain().await {
+                Err(failure) if failure.text.contains(BAD_NONCE) => {
+                    tracing::debug!("acme: once more: {}", failure.text);
+                }
+                outcome => return outcome,
+            }
+        }
+        self.obtain().await
+    }
+
+    async fn obtain(&mut self) -> Result<Life, Failure> {
+        let web = self.web()?;
+        // Before the authority is asked for anything: a port that is in use costs no order.
+        let mut proof = Proof::begin(&self.errand, &self.folder, &self.door)?;
+        let (account, is_new) = self.account(&web).await.map_err(|failure| waiting(failure, &web))?;
+        let replaced = if self.has_ari { self.serving_id() } else { None };
+        let ordered = order::obtain((&self.errand, &self.folder), &account, &mut proof, replaced).await;
+        let unknown = |failure: &Failure| failure.text.contains(UNKNOWN_ACCOUNT);
+        if !is_new && ordered.as_ref().err().is_some_and(unknown) {
+            // The authority has forgotten it, as a test server does when it restarts.
+            self.folder.forget_account(self.errand.acme.directory_url());
+        }
+        ordered.map_err(|failure| waiting(failure, &web))
+    }
+
+    fn web(&self) -> Result<Web, Failure> {
+        Ok(Web::new(WebTls::by(self.errand.ca.as_deref())?))
+    }
+
+    /// The account at the directory, and whether it was opened now.
+    async fn account(&self, web: &Web) -> Result<(Account, bool), Failure> {
+        let (acme, url) = (&self.errand.acme, self.errand.acme.directory_url());
+        let builder = || Account::builder_with_http(Box::new(web.clone()));
+        let kept = self.folder.account(url);
+        let kept = kept.and_then(|text| serde_json::from_str::<AccountCredentials>(&text).ok());
+        if let Some(kept) = kept {
+            let account = builder().from_credentials(kept).await;
+            return Ok((account.map_err(|error| failure("the directory cannot be read", &error))?, false));
+        }
+        let contacts: Vec<_> = acme
+            .contact
+            .iter()
+            .map(|contact| format!("mailto:{}", contact.strip_prefix("mailto:").unwrap_or(contact)))
+            .collect();
+        let contacts: Vec<_> = contacts.iter().map(String::as_str).collect();
+        let wish = NewAccount {
+            contact: &contacts,
+            terms_of_service_agreed: acme.accept_terms,
+            only_return_existing: false,
+        };
+        let opened = builder().create(&wish, url.to_owned(), None).await;
+        let (account, credentials) = opened.map_err(|error| failure("no account is opened", &error))?;
+        let text = serde_json::to_string(&credentials).map_err(|error| error.to_string())?;
+        self.folder.keep_account(url, &text)?;
+        tracing::info!("acme: account {} was opened", clean(account.id()));
+        Ok((account, true))
+    }
+
+    /// Asks the authority when the certificate that serves should be renewed (RFC 9773).
+    async fn look_for_window(&mut self) {
+        let now = SystemTime::now();
+        let is_early = self.window_until > now && self.window_until < now + ARI_MAX * 2;
+        let Some(id) = self.serving_id().filter(|_| !is_early && self.standing.failures == 0) else { return };
+        let asked = timeout(ATTEMPT_TIMEOUT, self.renewal_info(&id)).await.ok();
+        let wait = match asked {
+            Some(Ok((window, wait))) => {
+                if self.window != Some(window) {
+                    tracing::debug!(
+                        "acme: the authority suggests a renewal between {} and {}",
+                        seconds(window.start),
+                        seconds(window.end)
+                    );
+                }
+                (self.window, self.has_ari) = (Some(window), true);
+                wait.clamp(ARI_MIN, ARI_MAX)
+            }
+            Some(Err(Error::Unsupported(_))) => {
+                (self.window, self.has_ari) = (None, false);
+                ARI_MAX
+            }
+            Some(Err(error)) => {
+                tracing::debug!("acme: renewal information: {}", clean(&error.to_string()));
+                ARI_RETRY
+            }
+            None => ARI_RETRY,
+        };
+        self.window_until = SystemTime::now() + wait;
+    }
+
+    async fn renewal_info(&self, id: &CertificateIdentifier<'_>) -> Result<(Window, Duration), Error> {
+        let other = |failure: Failure| Error::Other(failure.text.into());
+        let web = self.web().map_err(other)?;
+        let (account, _) = self.account(&web).await.map_err(other)?;
+        let (info, wait) = account.renewal_info(id).await?;
+        let at = |moment: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(moment).unwrap_or_default());
+        let (start, end) = (info.suggested_window.start, info.suggested_window.end);
+        let window = Window { start: at(start.unix_timestamp()), end: at(end.unix_timestamp()) };
+        // RFC 9773 §4.2: a window that ends before it begins says nothing.
+        if window.end <= window.start {
+            return Err(Error::Str("the suggested window is empty"));
+        }
+        if let Some(page) = info.explanation_url {
+            tracing::info!("acme: the authority explains its suggestion at {}", clean(&page));
+        }
+        Ok((window, wait))
+    }
+
+    /// The authority's name for the certificate that serves, if it issued that.
+    fn serving_id(&self) -> Option<CertificateIdentifier<'static>> {
+        if self.standing.issued_by != self.errand.acme.directory_url() {
+            return None;
+        }
+        let identity = self.folder.certificate()?;
+        let id = CertificateIdentifier::try_from(identity.chain.first()?).ok()?;
+        Some(id.into_owned())
+    }
+}
+
+/// The type of the problem when a nonce is refused.
+const BAD_NONCE: &str = "(badNonce)";
+/// Orders in a row while nonces are refused.
+const ATTEMPTS_MAX: usize = 3;
+/// The type of the problem when the authority does not know the account.
+const UNKNOWN_ACCOUNT: &str = "accountDoesNotExist";
+
+/// With the time that the authority asked to wait.
+fn waiting(failure: Failure, web: &Web) -> Failure {
+    Failure { wait: web.take_asked(), ..failure }
+}
+
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// A number below 1 that stays the same for a certificate.
+fn chance(identity: &Identity) -> f64 {
+    let mut hash = DefaultHasher::new();
+    (&identity.spki_pin, identity.not_after).hash(&mut hash);
+    f64::from(u32::try_from(hash.finish() >> 32).unwrap_or_default()) / f64::from(u32::MAX)
+}
+
+/// A number below 1 that two machines hardly share.
+fn jitter(now: SystemTime) -> f64 {
+    f64::from(now.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_micros()) / 1_000_000.0
+}

@@ -1,0 +1,118 @@
+//! The addresses of the authority's server: by /etc/hosts, then by the resolvers of /etc/resolv.conf.
+//!
+//! Before: the name in a URL. After: its addresses, IPv4 first where both are there.
+//! Never: loads a module of the C library, which a confined process cannot; searches other domains; waits longer than
+//! [`ANSWER_TIMEOUT`] for a server. What a resolver says is not believed: the certificate proves the server.
+//!
+//! Source: hosts(5), resolv.conf(5).
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use crate::{
+    backend::{self, BackendConfig},
+    config::Transport,
+    dns::{self, Family},
+};
+
+/// Time for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Servers that are asked, as the C library does.
+const SERVERS_MAX: usize = 3;
+/// Addresses of a name that are tried.
+const ADDRESSES_MAX: usize = 8;
+/// The port of DNS.
+const PORT: u16 = 53;
+
+/// Every address of `host`.
+///
+/// # Errors
+/// Why there is none.
+pub(super) async fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
+    if let Ok(address) = host.parse() {
+        return Ok(vec![address]);
+    }
+    if host.eq_ignore_ascii_case("localhost") {
+        return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+    }
+    let known = in_hosts(&fs::read_to_string("/etc/hosts").unwrap_or_default(), host);
+    if !known.is_empty() {
+        return Ok(known);
+    }
+    let servers = servers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+    let (v4, v6) = tokio::join!(look(&servers, host, Family::V4), look(&servers, host, Family::V6));
+    let mut found = Vec::new();
+    let mut why = None;
+    for addresses in [v4, v6] {
+        match addresses {
+            Ok(addresses) => found.extend(addresses),
+            Err(error) => why = Some(error),
+        }
+    }
+    found.truncate(ADDRESSES_MAX);
+    match why {
+        Some(why) if found.is_empty() => Err(format!("{host} is not found: {why}")),
+        _ if found.is_empty() => Err(format!("{host} has no address")),
+        _ => Ok(found),
+    }
+}
+
+async fn look(servers: &[SocketAddr], host: &str, family: Family) -> Result<Vec<IpAddr>, String> {
+    let mut why = "no resolver is known".to_owned();
+    for server in servers {
+        let resolver = BackendConfig::over_udp(server.to_string(), *server, ANSWER_TIMEOUT);
+        let query = dns::address_query(host, family, 0).ok_or("it is no domain name")?;
+        let mut answer = backend::ask(&resolver, query.clone()).await;
+        if answer.as_ref().is_ok_and(|message| dns::is_truncated(message)) {
+            answer = backend::ask(&BackendConfig { transport: Transport::Tcp, ..resolver }, query).await;
+        }
+        let found =
+            answer.map_err(|missed| missed.to_string()).and_then(|message| dns::addresses_in(&message));
+        match found {
+            Ok(found) => return Ok(found.addresses),
+            Err(error) => why = format!("resolver {server}: {error}"),
+        }
+    }
+    Err(why)
+}
+
+/// The addresses of a name in the text of /etc/hosts.
+fn in_hosts(text: &str, host: &str) -> Vec<IpAddr> {
+    let line = |line: &str| -> Option<IpAddr> {
+        let mut words = line.split('#').next()?.split_ascii_whitespace();
+        let address = words.next()?.parse().ok()?;
+        words.any(|name| name.eq_ignore_ascii_case(host)).then_some(address)
+    };
+    text.lines().filter_map(line).take(ADDRESSES_MAX).collect()
+}
+
+/// The servers in the text of /etc/resolv.conf; without one, this machine.
+fn servers(text: &str) -> Vec<SocketAddr> {
+    let line = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        (words.next()? == "nameserver").then_some(())?;
+        Some(SocketAddr::new(words.next()?.parse().ok()?, PORT))
+    };
+    let found: Vec<_> = text.lines().filter_map(line).take(SERVERS_MAX).collect();
+    if found.is_empty() { vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT)] } else { found }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: both files are read as the C library reads them. Method: comments, several names of a line, several servers, none.
+    #[test]
+    fn the_two_files_are_read() {
+        let hosts = "# 192.0.2.9 ca.example\n192.0.2.1 other CA.example # ca\n2001:db8::1\tca.example\nnonsense ca.example\n";
+        let found = ["192.0.2.1", "2001:db8::1"].map(|text| text.parse::<IpAddr>().unwrap());
+        assert_eq!(in_hosts(hosts, "ca.example"), found);
+        assert_eq!(in_hosts(hosts, "example"), [] as [IpAddr; 0]);
+        let text = "search example\nnameserver 192.0.2.53\noptions edns0\nnameserver 2001:db8::53\n";
+        assert_eq!(servers(text), ["192.0.2.53:53", "[2001:db8::53]:53"].map(|text| text.parse().unwrap()));
+        assert_eq!(servers(""), ["127.0.0.1:53".parse().unwrap()]);
+    }
+}

@@ -8,7 +8,7 @@
 use std::{collections::HashSet, net::IpAddr};
 
 use super::{
-    Acme, AcmeChallenge, Config, consistency::Check, consistency_backend::is_multicast,
+    Acme, AcmeChallenge, Config, check::Check, consistency_backend::is_multicast,
     consistency_policy::is_domain_name, limit, reachable,
 };
 

@@ -52,6 +52,14 @@ pub struct Read {
     pub file: String,
 }
 
+impl Read {
+    /// The text of the file at `path`; without one, of [`DEFAULT_PATH`].
+    #[must_use]
+    pub fn of(text: String, path: Option<&Path>) -> Self {
+        Self { text, file: path.unwrap_or(Path::new(DEFAULT_PATH)).display().to_string() }
+    }
+}
+
 /// Reads `path`; without one, [`DEFAULT_PATH`]. `None`: that does not exist.
 ///
 /// # Errors

@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Access, Acme, BackendAddress, Discovery, Dnstap, Log, Misuse, Otlp, Policies, Sandbox, Session, Tenant, Xdp,
-    duration,
+    Access, Acme, BackendAddress, Discovery, Dnstap, Log, Misuse, Otlp, Policies, Sandbox, Session, Tenant,
+    Xdp, duration,
 };
 
 /// The whole file. Modules get their own part, never the whole.

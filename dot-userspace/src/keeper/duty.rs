@@ -248,8 +248,7 @@ impl Duty {
                 Answer::Refused(format!("the keeper speaks version {VERSION}, the engine {version}"))
             }
             Request::Look { has_news } => self.look(has_news),
-            // A new engine that has not begun to serve cannot detach anything while the old one
-            // serves.
+            // A new engine that has not begun to serve detaches nothing while the old one serves.
             Request::Leave if self.leaving.is_some() => Answer::Done(None),
             Request::Leave => {
                 if let Some(holder) = &mut self.holder {

@@ -21,7 +21,7 @@ use super::{
     announce, asked, dialer,
     drain::{Why, drain},
     engine_refusals::EngineRefusals,
-    families, file_of,
+    families,
     files::{Files, Seen},
     heartbeat::{Heartbeat, feel},
     in_a_line,
@@ -367,6 +367,6 @@ async fn try_reload(process: &Process, running: &mut Running) -> anyhow::Result<
 /// The config as the keeper reads it, which may have the right if the engine has not.
 fn read_config(running: &Running) -> anyhow::Result<(Config, Option<Read>)> {
     let Some(text) = running.keeper.config()? else { return Ok((Config::default(), None)) };
-    let file = file_of(running.path.as_deref());
-    Ok((config::parse(&text, &file)?, Some(Read { text, file })))
+    let read = Read::of(text, running.path.as_deref());
+    Ok((config::parse(&read.text, &read.file)?, Some(read)))
 }

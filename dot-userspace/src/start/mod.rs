@@ -58,19 +58,14 @@ pub use in_a_line::in_a_line;
 pub use restart::needed_for;
 pub use succession::{could_succeed, succeed};
 
-use std::{
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Instant,
-};
+use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::Context;
 use tokio::task::JoinSet;
 
 use crate::{
     backend::{BackendConfig, Embedded},
-    config::{self, Config, Read, Sandbox},
+    config::{Config, Read, Sandbox},
     confine, disk,
     events::{EventSink, tap::TapCounts},
     keeper::{self, Estate, Inheritance, Keeper, Kept, Part, Sockets},
@@ -335,7 +330,7 @@ fn engine(opened: Opened, config: Config, (path, text): File, ties: Ties) -> any
     let (askers, asked) = ask(events.clone(), taps, keeper.clone(), history, standings);
     let staples_until = renew::staples_until(&loaded.identities);
     let process = Process::new(&config, &backends, workers, loaded, opened.kernel, sink.clone(), askers);
-    process.begin(keeps_bans, &sought, text.map(|text| Read { text, file: file_of(path.as_deref()) }));
+    process.begin(keeps_bans, &sought, text.map(|text| Read::of(text, path.as_deref())));
     let mut running = Vec::with_capacity(workers);
     for (index, listeners) in listeners.into_iter().enumerate() {
         let plan = Plan {
@@ -382,11 +377,6 @@ fn engine(opened: Opened, config: Config, (path, text): File, ties: Ties) -> any
     process.screen_by(running.screen.clone(), &[]);
     let doors = (opened.control_socket, opened.http);
     control_loop::run(&runtime, Arc::new(process), running, opened.seen, doors, opened.began)
-}
-
-/// The name of the config file in messages.
-fn file_of(path: Option<&Path>) -> String {
-    path.unwrap_or(Path::new(config::DEFAULT_PATH)).display().to_string()
 }
 
 /// Starts the log thread, and the embedded backend if there is one.

@@ -66,11 +66,6 @@ mod told;
 mod watch;
 mod worker_status;
 
-use std::{
-    net::SocketAddr,
-    os::fd::{AsFd, BorrowedFd},
-};
-
 use dot_common::counters;
 
 pub use self::{
@@ -86,6 +81,7 @@ pub use self::{
         BanCounts, BanRow, CostCounts, InterfaceReport, NoticeCounts, Paths, ProgramReport, ProxyCounts,
         Report, WorkerReport,
     },
+    steering::ListenerGroup,
     told::{ToldPacket, ToldPackets},
     watch::Watch,
     worker_status::StatusWriter,
@@ -97,14 +93,6 @@ use self::{
     worker_status::{Tables, WorkerStatuses},
 };
 use crate::{config, ledger::PacketCount};
-
-/// The listeners of one address: one SO_REUSEPORT group, one socket per worker.
-pub struct ListenerGroup<'a> {
-    /// The address to which they are bound.
-    pub address: SocketAddr,
-    /// The sockets, by worker.
-    pub sockets: Vec<BorrowedFd<'a>>,
-}
 
 /// The kernel half, as far as it is loaded.
 pub struct Xdp {
@@ -389,14 +377,4 @@ impl Xdp {
 #[must_use]
 pub fn syn_cookies(config: &config::Xdp) -> Option<String> {
     cookies::Cookies::of(config).state().1
-}
-
-impl AsFd for ListenerGroup<'_> {
-    /// Any socket of the group can be used.
-    ///
-    /// # Panics
-    /// When the group is empty: `start` binds at least one socket per address.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        *self.sockets.first().expect("a group has at least one listener")
-    }
 }

@@ -9,7 +9,10 @@
 //! and packets may arrive on others.
 //! Never: stops the start: the kernel's hash always works.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::{
+    net::SocketAddr,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+};
 
 use aya::{
     EbpfLoader,
@@ -26,12 +29,30 @@ use nix::{
 };
 
 use super::{
-    ListenerGroup, ProgramReport, XdpError,
+    ProgramReport, XdpError,
     attach::{absent, program_report, refused, take},
     object::OBJECT,
     worker_status::Tables,
 };
 use crate::config;
+
+/// The listeners of one address: one SO_REUSEPORT group, one socket per worker.
+pub struct ListenerGroup<'a> {
+    /// The address to which they are bound.
+    pub address: SocketAddr,
+    /// The sockets, by worker.
+    pub sockets: Vec<BorrowedFd<'a>>,
+}
+
+impl AsFd for ListenerGroup<'_> {
+    /// Any socket of the group can be used.
+    ///
+    /// # Panics
+    /// When the group is empty: `start` binds at least one socket per address.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        *self.sockets.first().expect("a group has at least one listener")
+    }
+}
 
 /// How connections find their worker.
 pub(super) struct Steering {

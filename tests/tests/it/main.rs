@@ -8,10 +8,10 @@
 
 /// `[access]`: who may ask, by address, listener, server name and client certificate.
 mod access;
-/// certbot and acme.sh beside dotd, by the recipes of the page.
-mod acme_clients;
 /// Certificates by ACME from pebble: the first one, renewals, failures, the rights of the process that gets them.
 mod acme;
+/// certbot and acme.sh beside dotd, by the recipes of the page.
+mod acme_clients;
 /// Handshakes that fail: the right alert, and a FIN behind it that lets the alert arrive.
 mod alerts;
 /// DNS in clear over UDP with a forged source address: what dotd sends there, how much, and when.

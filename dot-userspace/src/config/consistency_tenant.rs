@@ -37,8 +37,8 @@ pub(super) fn check(check: &mut Check<'_, '_>, config: &Config) {
         && !config.backend.is_empty()
         && config.backend.iter().all(|one| is_taken(config, &one.called()))
     {
-        let message = "each backend is named by a tenant, and clients of no tenant have none; leave one out, or refuse those clients \
-                       by [access]";
+        let message =
+            "each backend is named by a tenant, so that clients of no tenant have none; leave one to them";
         check.note("tenant.0.backends", message);
     }
     for (index, zone) in config.policy.zone.iter().enumerate() {

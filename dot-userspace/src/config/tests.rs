@@ -64,7 +64,7 @@ fn manual_has_every_key() {
     let text = "[server]\n1=1\n[listen]\n1=1\n[tls]\n1=1\n[acme]\n1=1\n[access]\n1=1\n[[access.listener]]\n1=1\naddress=\"[::]:853\"\n[policy]\n1=1\n[[policy.zone]]\n1=1\nname=\"a.b\"\n[[policy.zone.primary]]\n1=1\naddress=\"127.0.0.1:53\"\n[misuse]\n1=1\n[discovery]\n1=1\n[session]\n1=1\n[balance]\n1=1\n[dns]\n1=1\n[xdp]\n1=1\n\
                 [xdp.limit]\n1=1\n[control]\n1=1\n[dnstap]\n1=1\n[otlp]\n1=1\n[log]\n1=1\n[[backend]]\n1=1\naddress=\"embedded\"\n[[tenant]]\n1=1\nname=\"t\"\nprefixes=[\"10.0.0.0/8\"]";
     let errors = parse(text, "f").unwrap_err();
-    assert_eq!(errors.mistakes.len(), 21, "{errors}");
+    assert_eq!(errors.mistakes.len(), 22, "{errors}");
     for mistake in &errors.mistakes {
         let (_, keys) = mistake.message.split_once("here are: ").expect(&mistake.message);
         for key in keys.split(", ") {

@@ -75,6 +75,12 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "[[backend]]\naddress = \"127.0.0.1:53\"\n[[tenant]]\nname = \"a\"\nprefixes = [\"10.0.0.0/8\"]\nbackends = [\"127.0.0.1:53\"]",
+        &[
+            "6:13: tenant.backends: each backend is named by a tenant, so that clients of no tenant have none; leave one to them",
+        ],
+    ),
+    (
         "[[tenant]]\nname = \"a b\"\nbackends = [\"x\"]\nqueries_per_second = 1\nqueries_burst = 3601\n[[tenant]]\nname = \"c\"\nlisteners = [\"127.0.0.1:9\"]\nserver_names = [\"*\", \"*.x.test\"]\nqueries_burst = 0\nqueries_per_second = 9\nqueries_by = \"name\"\nclient_subnet = \"add\"\n[[policy.zone]]\nname = \"z.test\"\nfile = \"z\"\ntenants = [\"d\"]",
         &[
             "1:1: tenant: has no client: write `listeners`, `server_names`, `client_names` or `prefixes`",

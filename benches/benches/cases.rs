@@ -3,10 +3,14 @@
 //! Before: nothing. After: `instructions` counts them, `time` times them: the same code, so that both can share a
 //! table. Never: allocates within a case, unless the measured code does.
 
-use std::hint::black_box;
+use std::{
+    hint::black_box,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use dot_common::{
     packet,
+    prefix::ClientPrefix,
     rate::Rate,
     settings::{Gate, Settings},
 };
@@ -17,8 +21,10 @@ use dot_tests::{
 };
 use dot_userspace::{
     cache::{Cache, Found, Keeping, Key},
-    dns::{self, Asked, Hop, Query, Told, framing::cut_message},
-    ledger::{Stage, WorkerCounters},
+    config::{self, MisuseAction},
+    dns::{self, Asked, Hop, Labels, Query, Told, framing::cut_message},
+    ledger::{Disposal, Stage, WorkerCounters},
+    policy::{Access, Index, Member, Misuse, Suspect, Tenants},
 };
 use tokio::time::Instant;
 
@@ -31,6 +37,15 @@ pub type Responding = (Vec<u8>, Asked, Vec<u8>);
 
 /// A cache with the answer to a query, the query, its parsed form, the time, and room for the answer.
 pub type Cached = (Cache, Vec<u8>, Query, Instant, Vec<u8>);
+
+/// Access lists, a listener and a client.
+pub type Admitting = (Access, SocketAddr, IpAddr);
+/// Rules, names one after the other, and the position of the next.
+pub type Ruled = (Index, Vec<u8>, usize);
+/// Counts of misuse, a client, its query, and the answer.
+pub type Watched = (Misuse, Suspect, Vec<u8>, Vec<u8>);
+/// Tenants, a listener and a client.
+pub type Grouped = (Tenants, SocketAddr, IpAddr);
 
 /// A query that a stub resolver sends: OPT with padding to 128 octets.
 pub fn query() -> Vec<u8> {
@@ -168,4 +183,94 @@ pub fn to_respond() -> Responding {
 /// A limit that admits the first half of [`admit`]'s packets.
 pub fn limit() -> Rate {
     Rate::new(1000, 50)
+}
+
+/// A client is looked for in [`to_admit`]'s lists, as for each connection and datagram.
+pub fn admit_client((access, listener, client): &Admitting) -> bool {
+    access.denies_address(black_box(*listener), black_box(*client)).is_none()
+}
+
+/// A thousand denied prefixes, of which none is the client's.
+pub fn to_admit() -> Admitting {
+    let prefix =
+        |number: u32| format!("10.{}.{}.0/24", number / 250, number % 250).parse().expect("a prefix");
+    let access = config::Access { deny: (0..1000).map(prefix).collect(), ..config::Access::default() };
+    let access = Access::new(&access, &[]).expect("there are lists");
+    (access, SocketAddr::from(([192, 0, 2, 1], 853)), Ipv4Addr::new(192, 0, 2, 77).into())
+}
+
+/// The next name is looked for among a zone's rules.
+pub fn find_rule((rules, names, at): &mut Ruled) -> bool {
+    let name = Labels::read(black_box(names), *at);
+    *at = (*at + NAME_OCTETS) % names.len();
+    name.and_then(|name| rules.find(&name)).is_some()
+}
+
+/// Octets of a name of [`to_find`] in wire format.
+const NAME_OCTETS: usize = 20;
+
+/// That many rules, each for a name below `test`; and names to look for: of the rules, or beside them. With many of both no part of the
+/// memory that a look-up reads is in a cache.
+pub fn to_find(rules: u32, names: u32, is_there: bool) -> Ruled {
+    // An odd multiplier makes each number another one, in an order without a pattern.
+    let wire = |front: &str, number: u32| {
+        dns::wire_name(&format!("{front}-{:08x}.test", number.wrapping_mul(0x9e37_79b1))).expect("a name")
+    };
+    let mut index = Index::default();
+    for rule in 1..=rules {
+        let name = wire("host", rule);
+        let node = index.insert(name.split_last().expect("it has the root").1).expect("there is room");
+        *index.rule(node, false).expect("it was made") = rule;
+    }
+    let front = if is_there { "host" } else { "miss" };
+    // In another order than that of the rules.
+    let number =
+        |place: u32| u32::try_from(u64::from(place) * 7919 % u64::from(rules)).expect("below it") + 1;
+    let names: Vec<u8> = (0..names).flat_map(|place| wire(front, number(place))).collect();
+    let mut prepared = (index, names, 0);
+    assert_eq!(find_rule(&mut prepared), is_there);
+    prepared
+}
+
+/// A message, a query that the cache does not answer, and its answer are counted, with everything looked for.
+pub fn watch((misuse, suspect, query, answer): &mut Watched) -> bool {
+    let second = 7;
+    let first = misuse.message(black_box(*suspect), second);
+    let name = Labels::read(black_box(query), dns::HEADER_OCTETS);
+    let missed = name.and_then(|name| misuse.miss(*suspect, &name, second));
+    let answered = misuse.answered(*suspect, black_box(answer), Disposal::Forwarded, second);
+    [first, missed, answered].iter().all(Option::is_none)
+}
+
+/// Each kind is counted.
+pub fn to_watch() -> Watched {
+    let all = config::Misuse {
+        random_names: MisuseAction::Count,
+        tunnel: MisuseAction::Count,
+        failures: MisuseAction::Count,
+        queries: MisuseAction::Count,
+        answer_octets: MisuseAction::Count,
+        ..config::Misuse::default()
+    };
+    let client = ClientPrefix::of(Ipv4Addr::new(192, 0, 2, 77).into(), 32, 56);
+    let suspect = Suspect { client, is_datagram: false };
+    let mut watched = (Misuse::new(&all).expect("it looks"), suspect, query(), response());
+    // The rows of this client and domain are there.
+    assert!(watch(&mut watched), "nothing is found");
+    watched
+}
+
+/// The tenant of a client is chosen, as for each connection and datagram.
+pub fn choose_tenant((tenants, listener, client): &Grouped) -> bool {
+    tenants.choose(black_box(Some(*listener)), black_box(*client), None) == Member::default()
+}
+
+/// As many tenants as a config may have, none of them the client's.
+pub fn to_choose() -> Grouped {
+    let tenant =
+        |number: u8| format!("[[tenant]]\nname = \"t{number}\"\nprefixes = [\"10.{number}.0.0/16\"]\n");
+    let text: String = (0..32).map(tenant).collect();
+    let config = config::parse(&text, "tenants").expect("a fixed config");
+    let tenants = Tenants::new(&config.tenant).expect("there are tenants");
+    (tenants, SocketAddr::from(([192, 0, 2, 1], 853)), Ipv4Addr::new(192, 0, 2, 77).into())
 }

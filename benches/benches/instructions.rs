@@ -8,7 +8,7 @@
 
 mod cases;
 
-use cases::{Cached, Forwarding, Framed, Responding};
+use cases::{Admitting, Cached, Forwarding, Framed, Grouped, Responding, Ruled, Watched};
 use dot_common::rate::Rate;
 use gungraun::prelude::*;
 
@@ -69,10 +69,57 @@ fn respond(mut prepared: Responding) -> (usize, Responding) {
     (cases::respond(&mut prepared), prepared)
 }
 
+#[library_benchmark]
+#[bench::case(cases::to_admit())]
+fn access_1000(prepared: Admitting) -> (bool, Admitting) {
+    (cases::admit_client(&prepared), prepared)
+}
+
+/// Rules under valgrind: the instructions of a look-up do not grow with the rules, and a million take minutes to make there.
+const RULES: u32 = 50_000;
+
+#[library_benchmark]
+#[bench::case(cases::to_find(RULES, 1000, false))]
+fn policy_miss(mut prepared: Ruled) -> (bool, Ruled) {
+    (cases::find_rule(&mut prepared), prepared)
+}
+
+#[library_benchmark]
+#[bench::case(cases::to_find(RULES, 1000, true))]
+fn policy_hit(mut prepared: Ruled) -> (bool, Ruled) {
+    (cases::find_rule(&mut prepared), prepared)
+}
+
+#[library_benchmark]
+#[bench::case(cases::to_watch())]
+fn misuse_query(mut prepared: Watched) -> (bool, Watched) {
+    (cases::watch(&mut prepared), prepared)
+}
+
+#[library_benchmark]
+#[bench::case(cases::to_choose())]
+fn tenant_of_32(prepared: Grouped) -> (bool, Grouped) {
+    (cases::choose_tenant(&prepared), prepared)
+}
+
 library_benchmark_group!(
     name = steps,
-    benchmarks =
-        [frame_parse, rate_100, stage_100, framing_100, query_parse, triage, cache_hit, forward, respond]
+    benchmarks = [
+        frame_parse,
+        rate_100,
+        stage_100,
+        framing_100,
+        query_parse,
+        triage,
+        cache_hit,
+        forward,
+        respond,
+        access_1000,
+        policy_miss,
+        policy_hit,
+        misuse_query,
+        tenant_of_32
+    ]
 );
 
 main!(library_benchmark_groups = steps);

@@ -6,6 +6,11 @@ mod cases;
 
 use divan::Bencher;
 
+/// The rules of a large list.
+const RULES: u32 = 1_000_000;
+/// The names that are looked for in turn.
+const NAMES: u32 = 500_000;
+
 fn main() {
     divan::main();
 }
@@ -62,4 +67,34 @@ fn forward(bencher: Bencher<'_, '_>) {
 fn respond(bencher: Bencher<'_, '_>) {
     let mut prepared = cases::to_respond();
     bencher.bench_local(|| cases::respond(&mut prepared));
+}
+
+#[divan::bench]
+fn access_1000(bencher: Bencher<'_, '_>) {
+    let prepared = cases::to_admit();
+    bencher.bench_local(|| cases::admit_client(&prepared));
+}
+
+#[divan::bench]
+fn policy_miss(bencher: Bencher<'_, '_>) {
+    let mut prepared = cases::to_find(RULES, NAMES, false);
+    bencher.bench_local(|| cases::find_rule(&mut prepared));
+}
+
+#[divan::bench]
+fn policy_hit(bencher: Bencher<'_, '_>) {
+    let mut prepared = cases::to_find(RULES, NAMES, true);
+    bencher.bench_local(|| cases::find_rule(&mut prepared));
+}
+
+#[divan::bench]
+fn misuse_query(bencher: Bencher<'_, '_>) {
+    let mut prepared = cases::to_watch();
+    bencher.bench_local(|| cases::watch(&mut prepared));
+}
+
+#[divan::bench]
+fn tenant_of_32(bencher: Bencher<'_, '_>) {
+    let prepared = cases::to_choose();
+    bencher.bench_local(|| cases::choose_tenant(&prepared));
 }

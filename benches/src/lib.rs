@@ -7,6 +7,7 @@ pub mod attack;
 pub mod endurance;
 pub mod floor;
 pub mod load;
+pub mod misuse;
 pub mod packaged;
 pub mod peers;
 pub mod plot;

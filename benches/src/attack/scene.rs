@@ -33,16 +33,16 @@ use crate::{
 };
 
 /// Addresses of both kinds of clients, all on the client's side: 198.18.0.0/15 is for such measurements (RFC 2544).
-const CLIENTS: &str = "198.18.0.0/15";
-const FLOOD_BASE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+pub(crate) const CLIENTS: &str = "198.18.0.0/15";
+pub(crate) const FLOOD_BASE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const INNOCENT_BASE: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
 /// Innocent clients, one in five of which connects for each query.
 const INNOCENTS: u32 = 25;
-const SETTLE: Duration = Duration::from_millis(300);
+pub(crate) const SETTLE: Duration = Duration::from_millis(300);
 /// The flood begins before the innocents are measured, so that first handshakes meet it too.
 const AHEAD: Duration = Duration::from_millis(700);
 /// The time by which the flood may exceed its duration.
-const GRACE: Duration = Duration::from_secs(20);
+pub(crate) const GRACE: Duration = Duration::from_secs(20);
 
 /// The results of one measurement; times in µs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -129,12 +129,13 @@ fn attack(
     keeper: &Keeper,
 ) -> Result<Row> {
     thread::sleep(SETTLE);
-    let quiet = innocents(options, network, stage, peer, cores)?;
+    let load = (options.rate, options.seconds);
+    let quiet = innocents(load, network, stage, peer, cores)?;
     thread::sleep(SETTLE);
     let log = stage.folder().join("flood.json");
     let flood = flood(options, network, peer, cores, keeper, &log)?;
     thread::sleep(AHEAD);
-    let attacked = innocents(options, network, stage, peer, cores)?;
+    let attacked = innocents(load, network, stage, peer, cores)?;
     if let Some(how) = peer.process.ended() {
         bail!("{how} under the flood");
     }
@@ -188,8 +189,14 @@ fn flood(
     network.client.run(move || Process::start(&keeper, &[cores.load], Path::new("nice"), &arguments, &log))
 }
 
-/// Innocent clients for the time of a measurement.
-fn innocents(options: &Options, network: &Network, stage: &Stage, peer: &Peer, cores: Cores) -> Result<Side> {
+/// Innocent clients for the time of a measurement, with this many queries a second.
+pub(crate) fn innocents(
+    (rate, seconds): (u32, u32),
+    network: &Network,
+    stage: &Stage,
+    peer: &Peer,
+    cores: Cores,
+) -> Result<Side> {
     let words = [
         "dotload".to_owned(),
         peer.address.to_string(),
@@ -198,11 +205,11 @@ fn innocents(options: &Options, network: &Network, stage: &Stage, peer: &Peer, c
         "--mix=chatty=4,one-shot=1".to_owned(),
         "--pause=0.5".to_owned(),
         format!("--file={}", stage.names().display()),
-        format!("--rate={}", options.rate),
+        format!("--rate={rate}"),
         format!("--connections={INNOCENTS}"),
         format!("--sources={INNOCENTS}"),
         format!("--source-base={INNOCENT_BASE}"),
-        format!("--seconds={}", options.seconds),
+        format!("--seconds={seconds}"),
         format!("--server-pid={}", peer.process.pid()),
     ];
     let load = LoadOptions::try_parse_from(words)?;

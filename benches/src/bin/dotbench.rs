@@ -1,15 +1,15 @@
-//! `dotbench`: dotd beside the front ends that people use today, under attack, under changes, over
+//! `dotbench`: dotd beside the front ends that people use today, under attack, beside misuse, under changes, over
 //! restarts, at every size, and as it is installed.
 //!
 //! Before: `cargo xtask bench …` installed and built what it needs. After: a report on stdout and in a folder,
 //! and an exit status that says whether every answer was right.
-//! Never: holds a decision of its own; see `dot_benches::peers`, `attack`, `endurance`, `restart`,
+//! Never: holds a decision of its own; see `dot_benches::peers`, `attack`, `misuse`, `endurance`, `restart`,
 //! `scale` and `packaged`.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use dot_benches::{attack, endurance, packaged, peers, restart, scale};
+use dot_benches::{attack, endurance, misuse, packaged, peers, restart, scale};
 
 /// The program that `cargo xtask bench` executes.
 #[derive(Parser)]
@@ -17,6 +17,7 @@ use dot_benches::{attack, endurance, packaged, peers, restart, scale};
 enum Arguments {
     Peers(peers::Options),
     Attack(attack::Options),
+    Misuse(misuse::Options),
     Endurance(endurance::Options),
     Scale(scale::Options),
     Restart(restart::Options),
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let done = match &Arguments::parse() {
         Arguments::Peers(options) => peers::run(options),
         Arguments::Attack(options) => attack::run(options),
+        Arguments::Misuse(options) => misuse::run(options),
         Arguments::Endurance(options) => endurance::run(options),
         Arguments::Scale(options) => scale::run(options),
         Arguments::Restart(options) => restart::run(options),

@@ -49,6 +49,7 @@ EXAMPLES:
     cargo xtask bench peers             beside stunnel, HAProxy, nginx, dnsdist, Unbound, BIND, Knot Resolver
     cargo xtask bench peers --quick     the same in about 2 minutes
     cargo xtask bench attack            a flood of one-query connections on each of them, as root
+    cargo xtask bench misuse            what innocent clients wait beside a flood of random names, as root
     cargo xtask bench endurance         300,000 queries under reloads, restarts, renewals and bans: none lost, as root
     cargo xtask bench restart           restart, reload and upgrade each of them: what is lost, and how long clients wait
     cargo xtask bench packaged          the packaged config with XDP and without, as root
@@ -76,6 +77,8 @@ enum What {
     Peers(Peers),
     /// Flood each front end with connections: CPU, and what innocent clients wait; report in benches/report
     Attack(Attack),
+    /// Flood dotd with random names of one client: what innocent clients wait; report in benches/report
+    Misuse(Misuse),
     /// Ask while everything changes: reloads, restarts of backends, renewals, bans; report in benches/report
     Endurance(Endurance),
     /// Restart, reload and upgrade each front end under load; report in benches/report
@@ -104,6 +107,22 @@ struct Attack {
     /// Only these front ends
     #[arg(long, value_name = "NAME,…")]
     only: Option<String>,
+    /// Options of the program, after `--`; `-- --help` lists them
+    #[arg(last = true)]
+    more: Vec<String>,
+}
+
+/// Arguments of `cargo xtask bench misuse`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+EXAMPLES:
+    cargo xtask bench misuse                        about 1 minute
+    cargo xtask bench misuse -- --seconds 20 --rate 500
+
+EXIT STATUS:
+    0 when no innocent query failed and their p99 stayed within twice that without a flood, 1 when not or when
+    nothing could be measured (needs root), 130 after Ctrl-C, 2 for a mistake in the command line.")]
+struct Misuse {
     /// Options of the program, after `--`; `-- --help` lists them
     #[arg(last = true)]
     more: Vec<String>,
@@ -227,6 +246,7 @@ pub(crate) fn run(root: &Path, arguments: &Bench) -> Result<()> {
     match &arguments.what {
         Some(What::Peers(arguments)) => peers(root, arguments),
         Some(What::Attack(arguments)) => attack(root, arguments),
+        Some(What::Misuse(arguments)) => misuse(root, arguments),
         Some(What::Endurance(arguments)) => endurance(root, arguments),
         Some(What::Restart(arguments)) => restart(root, arguments),
         Some(What::Scale(arguments)) => become_program(dotbench(root, "scale")?.args(&arguments.more)),
@@ -255,6 +275,13 @@ fn attack(root: &Path, arguments: &Attack) -> Result<()> {
     let mut command = dotbench(root, "attack")?;
     command.arg("--dotload").arg(build::target(root).join("release/dotload"));
     command.args(arguments.only.iter().flat_map(|only| ["--only", only]));
+    become_program(command.args(&arguments.more))
+}
+
+fn misuse(root: &Path, arguments: &Misuse) -> Result<()> {
+    install()?;
+    let mut command = dotbench(root, "misuse")?;
+    command.arg("--dotload").arg(build::target(root).join("release/dotload"));
     become_program(command.args(&arguments.more))
 }
 

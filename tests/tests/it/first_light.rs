@@ -90,14 +90,14 @@ fn without_xdp_the_same_is_served() {
     assert_zone_is_served(&network, &dotd, "embedded, off");
 }
 
-/// Goal: auto mode takes native where it can (veth) and generic where it must (lo), and reports that. Method: no
-/// interface named; the line, `ip link`, and a query over each.
+/// Goal: auto mode takes tc ingress at a veth that is the machine's only interface, as in a container, and generic where it must
+/// (lo), and reports that. Method: no interface named; the line, `ip link`, and a query over each.
 #[test]
 fn auto_mode_takes_what_each_interface_can() {
     require!(Root, Bpf, Command("kdig"));
     let (network, dotd) = embedded(&Config::new().set("xdp", "interfaces", "[]"));
     let line = dotd.xdp();
-    assert!(line.contains("native on server") && line.contains("generic on lo"), "{line}");
+    assert!(line.contains("tc on server") && line.contains("generic on lo"), "{line}");
     assert!(network.server.ip("link show lo").contains("xdpgeneric"));
     assert!(is_answered_over_tls(&kdig(&network.client, SERVER_V4, "+tls dotd.test A")));
     assert!(is_answered_over_tls(&kdig(

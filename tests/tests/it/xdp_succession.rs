@@ -33,20 +33,25 @@ use dot_tests::{
 use dot_userspace::config::{Xdp as Config, XdpMode};
 use nix::fcntl::{Flock, FlockArg};
 
+/// XDP on both: without names the pair's end, as in a container, is judged at tc ingress.
+fn named() -> Config {
+    Config { interfaces: vec!["here".into(), "lo".into()], ..Config::default() }
+}
+
 /// Goal: a crashed predecessor's links are taken over, with its flows, and no second set is made. Method: drops a
 /// kernel half without detaching, as a crash would, and compares pins and flows.
 #[test]
 fn successor_takes_over() {
     isolated("successor_takes_over", || {
         let listeners = listeners("0.0.0.0:853", 2);
-        let first = begin(&Config::default(), &listeners);
+        let first = begin(&named(), &listeners);
         let client = TcpStream::connect("127.0.0.1:853").unwrap();
         let link = first.report().programs[0].id;
         drop(first);
         let left = pins();
         assert!(programs_on("here").contains(&format!("id {link} ")), "{}", programs_on("here"));
 
-        let second = begin(&Config::default(), &listeners);
+        let second = begin(&named(), &listeners);
         let report = second.report();
         assert_eq!(report.state, "mixed", "{report:#?}");
         assert_ne!(report.programs[0].id, link);
@@ -78,7 +83,7 @@ fn links_of_another_schema_are_taken_over() {
     isolated("links_of_another_schema_are_taken_over", || {
         let root = PathBuf::from("/sys/fs/bpf/dotd");
         let listeners = listeners("0.0.0.0:853", 2);
-        drop(begin(&Config::default(), &listeners));
+        drop(begin(&named(), &listeners));
         let (link, program) = link_on_here();
         let folder = pins().into_iter().find(|path| path.join("FLOWS4").exists()).unwrap();
         let schema = folder.parent().unwrap();
@@ -88,12 +93,12 @@ fn links_of_another_schema_are_taken_over() {
 
         let running = fs::File::open(old.join(folder.file_name().unwrap())).unwrap();
         let running = Flock::lock(running, FlockArg::LockExclusiveNonblock).unwrap();
-        let off = begin(&Config::default(), &listeners);
+        let off = begin(&named(), &listeners);
         assert!(off.report().reason.unwrap().contains("another dotd"));
         off.detach();
         drop(running);
 
-        let xdp = begin(&Config::default(), &listeners);
+        let xdp = begin(&named(), &listeners);
         assert!(!old.exists(), "{:#?}", pins());
         let (same, ours) = link_on_here();
         assert_eq!((same, ours), (link, xdp.report().programs[0].id));
@@ -110,8 +115,8 @@ fn links_of_another_schema_are_taken_over() {
 fn second_instance_stays_off() {
     isolated("second_instance_stays_off", || {
         let listeners = listeners("127.0.0.1:853", 1);
-        let first = begin(&Config::default(), &listeners);
-        let second = begin(&Config::default(), &listeners);
+        let first = begin(&named(), &listeners);
+        let second = begin(&named(), &listeners);
         assert_eq!(second.report().state, "off");
         assert!(second.report().reason.unwrap().contains("another dotd"));
         second.detach();

@@ -162,7 +162,7 @@ fn an_interface_made_anew_is_judged_again() {
 #[test]
 fn down_up_mtu_and_rename_change_nothing() {
     require!(Root, Bpf, Command("kdig"));
-    let (network, dotd) = begin(&Config::new().set("xdp", "interfaces", "[]"));
+    let (network, dotd) = begin(&Config::new().xdp("native").set("xdp", "interfaces", "[]"));
     let program = dotd.xdp_report()["programs"][0]["id"].clone();
     for words in ["down", "up", "mtu 9000", "mtu 1280", "mtu 1500"] {
         network.server.ip(&format!("link set {SERVER_INTERFACE} {words}"));
@@ -300,7 +300,7 @@ fn health(network: &Network) -> u16 {
 #[test]
 fn a_wildcard_takes_new_interfaces() {
     require!(Root, Bpf);
-    let (network, dotd) = begin(&Config::new().set("xdp", "interfaces", "[]"));
+    let (network, dotd) = begin(&Config::new().xdp("generic").set("xdp", "interfaces", "[]"));
     let names = |dotd: &Server| -> Vec<String> {
         let report = dotd.xdp_report();
         let rows = report["interfaces"].as_array().expect("a list").iter();

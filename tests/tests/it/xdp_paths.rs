@@ -167,20 +167,26 @@ fn until_syn_ack(device: &mut std::fs::File) -> u32 {
     }
 }
 
+/// The other end's Ethernet address.
+const THERE: &str = "02:00:00:00:53:02";
+
 /// A tunnel between 192.0.2.1 and another address, as `ip link add` makes it: kind and arguments.
 const TUNNELS: [(&str, &str); 5] =
     [("vxlan", "id 7 dstport 4789 dev DEV"), ("gre", ""), ("ipip", ""), ("gretap", ""), ("sit", "")];
 
 /// Goal: packets from a tunnel are judged behind the outer headers: cleartext is dropped, a hello arrives, a denied
 /// client gets no connection, and nothing is counted twice. Method: each kind of tunnel that this kernel has, between
-/// two namespaces. Each has an outer address of its own: what the kernel still sends through the tunnel before comes back as
-/// an ICMP error, and the kernel would apply it to another tunnel between the same addresses (ip_tunnel's err_count), and
-/// drop the request of a connection.
+/// two namespaces. The other end's Ethernet address is known from the beginning, and each tunnel has an outer address of its
+/// own: else what the kernel sends through a tunnel that has no other end yet, or none any more (MLD, a FIN), comes back as an
+/// ICMP error once ARP gives up; the kernel applies it to the tunnel (ip_tunnel's err_count) and drops the request of the next
+/// connection.
 #[test]
 fn what_a_tunnel_brings_is_judged() {
     isolated("what_a_tunnel_brings_is_judged", || {
+        ip(&format!("link set there address {THERE}"));
         for ((kind, arguments), host) in TUNNELS.into_iter().zip(2..) {
             let outer = format!("192.0.2.{host}");
+            ip(&format!("neighbour replace {outer} lladdr {THERE} dev here nud permanent"));
             let make = |from: &str, to: &str, device: &str| {
                 let arguments = arguments.replace("DEV", device);
                 let words = format!("link add tunnel type {kind} local {from} remote {to} {arguments}");

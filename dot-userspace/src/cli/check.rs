@@ -5,6 +5,7 @@
 //! Never: opens a listener (a running dotd would lose connections to it), writes a file, or sends a packet, except to
 //! backends when `--connect` asks for that.
 
+mod acme;
 mod hidden;
 
 use std::{
@@ -68,6 +69,8 @@ fn check(path: Option<&Path>) -> Result<(String, String), CliError> {
     report.listeners(config, rights);
     report.backends(config);
     report.certificates(config);
+    acme::line(config).iter().for_each(|line| report.line(line));
+    acme::unusable(&config.acme).iter().for_each(|(key, why)| report.mistake(key, why));
     report.policies(config);
     // The file that the packaged unit names.
     if path.is_none_or(|path| path == Path::new(config::DEFAULT_PATH)) {

@@ -372,6 +372,33 @@ fn a_record_is_shown_by_other_servers() {
     }
 }
 
+/// Goal: after a crash of the engine, and after an upgrade, the port of `http-01` is still there, and one ACME process runs. Method: KILL to
+/// the engine, then `dotd upgrade`; a renewal after each.
+#[test]
+fn the_port_outlives_engines_and_programs() {
+    require!(Root, Command("pebble"), Command("pebble-challtestsrv"));
+    let network = Network::new();
+    let pebble = Pebble::start(&network, &Wishes::default());
+    let dotd = Server::launch(&network, &config(&one()), scratch(&pebble), &[]);
+    let issued = || dotd.status()["acme"]["issued"].as_u64().unwrap_or_default();
+    eventually("a certificate", || (issued() == 1).then_some(()));
+    let engine = dotd.pid();
+    kill(Pid::from_raw(engine.cast_signed()), Signal::SIGKILL).expect("it runs");
+    eventually("another engine", || dotd.operate(&["status"]).is_success.then_some(()));
+    eventually("its line", || dotd.stderr().matches("come from").nth(1).map(drop));
+    let said = dotd.operate(&["acme", "renew"]);
+    assert!(said.is_success, "{said:?}");
+    let said = dotd.operate(&["upgrade"]);
+    assert!(said.is_success, "{said:?}");
+    eventually("its line", || dotd.stderr().matches("come from").nth(2).map(drop));
+    let said = dotd.operate(&["acme", "renew"]);
+    assert!(said.is_success && issued() == 3, "{said:?}");
+    let children =
+        fs::read_to_string(format!("/proc/{0}/task/{0}/children", dotd.keeper_pid())).expect("it runs");
+    assert_eq!(children.split_ascii_whitespace().count(), 2, "{children}");
+    dotd.stop();
+}
+
 /// Goal: a port that another program listens on at the start is said, with the key. Method: a listener.
 #[test]
 fn a_port_in_use_is_said_at_the_start() {

@@ -77,7 +77,7 @@ pub(super) const MISTAKES: &[(&str, &[&str])] = &[
     (
         "[[backend]]\naddress = \"127.0.0.1:53\"\n[[tenant]]\nname = \"a\"\nprefixes = [\"10.0.0.0/8\"]\nbackends = [\"127.0.0.1:53\"]",
         &[
-            "6:13: tenant.backends: each backend is named by a tenant, so that clients of no tenant have none; leave one to them",
+            "6:12: tenant.backends: each backend is named by a tenant, so that clients of no tenant have none; leave one to them",
         ],
     ),
     (

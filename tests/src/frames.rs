@@ -1,7 +1,7 @@
 //! Builds Ethernet frames by code, with true lengths and checksums, which a test may then falsify.
 //!
 //! Before: a test describes a frame ([`Build`]). After: octets, and the place of each header ([`Frame`]).
-//! Holds: one client and one server of each version; [`shapes`], every named arrangement of headers around a segment.
+//! Holds: one client and one server of each version; [`mod@shapes`], every named arrangement of headers around a segment.
 //! Never: uses the code under test to build a header.
 //!
 //! Source: RFC 791 §3.1, RFC 8200 §3 and §4, RFC 9293 §3.1, RFC 768, RFC 1071 (checksum).

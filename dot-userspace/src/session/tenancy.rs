@@ -143,7 +143,7 @@ impl WorkerShared {
     /// The shares of what these backends can have in flight.
     pub(super) fn shares_of(&self, tenant: TenantId) -> Shares {
         match tenant.place() {
-            None => self.backends().shares(),
+            None => self.backends.borrow().shares(),
             Some(_) => self.backends_of(tenant).shares(),
         }
     }

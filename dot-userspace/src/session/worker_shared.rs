@@ -52,7 +52,7 @@ const SEALING_OCTETS_MAX: usize = 256 * 1024;
 /// State that the sessions of one worker share.
 pub struct WorkerShared {
     limits: Cell<Limits>,
-    backends: RefCell<Rc<Backends>>,
+    pub(super) backends: RefCell<Rc<Backends>>,
     /// `None`: the cache is off.
     answers: RefCell<Option<Rc<SharedAnswers>>>,
     pub(super) is_draining: Cell<bool>,

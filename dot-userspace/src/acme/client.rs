@@ -175,7 +175,8 @@ impl Client {
                 (self.window, self.window_until) = (None, UNIX_EPOCH);
                 let standing = &mut self.standing;
                 standing.issued_by = self.errand.acme.directory_url().to_owned();
-                (standing.failures, standing.error, standing.next) = (0, None, None);
+                (standing.failures, standing.unreached) = (0, 0);
+                (standing.error, standing.next) = (None, None);
                 (standing.last_success, standing.issued) = (Some(seconds(now)), standing.issued + 1);
                 let days = life.until.duration_since(now).unwrap_or_default().as_secs() / 86_400;
                 tracing::info!(
@@ -184,11 +185,17 @@ impl Client {
                     self.errand.acme.names.join(", ")
                 );
             }
-            Err(Failure { text, wait }) => {
+            Err(Failure { text, wait, is_unreached }) => {
                 let standing = &mut self.standing;
                 (standing.failures, standing.failed) =
                     (standing.failures.saturating_add(1), standing.failed + 1);
-                let pause = pace::retry(standing.failures, wait, jitter(now));
+                standing.unreached = standing.unreached.saturating_add(u32::from(is_unreached));
+                let refused = standing.failures.saturating_sub(standing.unreached);
+                let pause = if is_unreached {
+                    pace::unreached(standing.unreached, jitter(now))
+                } else {
+                    pace::retry(refused, wait, jitter(now))
+                };
                 (standing.last_failure, standing.next) = (Some(seconds(now)), Some(seconds(now + pause)));
                 let rest = if standing.not_after.is_some() {
                     "the old certificate serves on"
@@ -196,9 +203,9 @@ impl Client {
                     "there is none yet"
                 };
                 tracing::error!(
-                    "acme: no certificate for {}: {text}; {rest}, next attempt in {} min",
+                    "acme: no certificate for {}: {text}; {rest}, next attempt in {}",
                     self.errand.acme.names.join(", "),
-                    pause.as_secs().div_ceil(60)
+                    in_words(pause)
                 );
                 standing.error = Some(text);
             }
@@ -334,9 +341,17 @@ const ATTEMPTS_MAX: usize = 3;
 /// The type of the problem when the authority does not know the account.
 const UNKNOWN_ACCOUNT: &str = "accountDoesNotExist";
 
-/// With the time that the authority asked to wait.
+/// With the time that the authority asked to wait, and whether it was reached at all.
 fn waiting(failure: Failure, web: &Web) -> Failure {
-    Failure { wait: web.take_asked(), ..failure }
+    Failure { wait: web.take_asked(), is_unreached: !web.was_reached(), ..failure }
+}
+
+/// Seconds, or minutes if it is many.
+fn in_words(pause: Duration) -> String {
+    match pause.as_secs() {
+        seconds @ ..120 => format!("{seconds} s"),
+        seconds => format!("{} min", seconds.div_ceil(60)),
+    }
 }
 
 fn seconds(at: SystemTime) -> u64 {

@@ -1,7 +1,7 @@
 //! When the next attempt begins. Pure.
 //!
 //! Before: a certificate and its dates, or a failure. After: `client` waits until then.
-//! Never: asks an authority again within [`RETRY_MIN`] of a failure, or sooner than it said.
+//! Never: asks an authority again within [`RETRY_MIN`] of a refusal, or sooner than it said.
 //!
 //! Source: RFC 9773 §4.2 (a time in the suggested window, by chance), RFC 8555 §6.6 (Retry-After).
 
@@ -9,6 +9,9 @@ use std::time::{Duration, SystemTime};
 
 /// After the first failure. Let's Encrypt takes five failed proofs of a name in an hour: with doubling there are four.
 pub(super) const RETRY_MIN: Duration = Duration::from_secs(5 * 60);
+/// After an attempt in which the authority was not reached, which no limit of it counts: the network of a machine that starts may be
+/// late.
+const UNREACHED_MIN: Duration = Duration::from_secs(10);
 /// After many.
 const RETRY_MAX: Duration = Duration::from_secs(24 * 3600);
 /// The longest wait that an authority can ask for.
@@ -52,6 +55,12 @@ pub(super) fn retry(failures: u32, asked: Option<Duration>, chance: f64) -> Dura
     let doubled = RETRY_MIN.saturating_mul(1_u32 << failures.saturating_sub(1).min(10)).min(RETRY_MAX);
     let own = doubled + (doubled / 10).mul_f64(chance);
     own.max(asked.unwrap_or_default().min(ASKED_MAX))
+}
+
+/// How long to wait after so many attempts in a row in which the authority was not reached.
+pub(super) fn unreached(failures: u32, chance: f64) -> Duration {
+    let doubled = UNREACHED_MIN.saturating_mul(1_u32 << failures.saturating_sub(1).min(10)).min(RETRY_MIN);
+    doubled + (doubled / 10).mul_f64(chance)
 }
 
 #[cfg(test)]
@@ -100,5 +109,11 @@ mod tests {
         assert_eq!(retry(1, Some(DAY), 0.0), DAY);
         assert_eq!(retry(1, Some(DAY * 900), 0.0), DAY * 7);
         assert_eq!(retry(1, Some(Duration::ZERO), 0.0), RETRY_MIN);
+        let waits = [1, 2, 3, 6, 7, 40].map(|failures| unreached(failures, 0.0).as_secs());
+        assert_eq!(
+            waits,
+            [10, 20, 40, 300, 300, 300],
+            "an authority that was not reached is asked soon again"
+        );
     }
 }

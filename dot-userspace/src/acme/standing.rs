@@ -35,6 +35,8 @@ pub struct Standing {
     pub last_failure: Option<u64>,
     /// Failures since the last success.
     pub failures: u32,
+    /// Those of them in which the authority was not reached.
+    pub unreached: u32,
     /// Certificates that were issued to this folder.
     pub issued: u64,
     /// Attempts that failed.

@@ -9,7 +9,10 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -43,17 +46,23 @@ const AGENT: &str = concat!("dotd/", env!("CARGO_PKG_VERSION"), " instant-acme")
 pub(super) struct Web {
     tls: WebTls,
     asked: Arc<Mutex<Option<Duration>>>,
+    was_reached: Arc<AtomicBool>,
 }
 
 impl Web {
     /// By these authorities.
     pub(super) fn new(tls: WebTls) -> Self {
-        Self { tls, asked: Arc::default() }
+        Self { tls, asked: Arc::default(), was_reached: Arc::default() }
     }
 
     /// How long the authority asked to wait when it last refused something; forgets it.
     pub(super) fn take_asked(&self) -> Option<Duration> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether the authority has answered anything.
+    pub(super) fn was_reached(&self) -> bool {
+        self.was_reached.load(Relaxed)
     }
 
     async fn exchange(
@@ -74,6 +83,7 @@ impl Web {
         request.headers_mut().insert(HOST, named);
         request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
         let (parts, body) = sender.send_request(request).await.map_err(failed)?.into_parts();
+        self.was_reached.store(true, Relaxed);
         if !parts.status.is_success() {
             let asked =
                 parts.headers.get(RETRY_AFTER).and_then(|value| retry_after(value, SystemTime::now()));

@@ -21,12 +21,14 @@ pub(super) struct Failure {
     pub text: String,
     /// How long the authority asked to wait.
     pub wait: Option<Duration>,
+    /// The authority has answered nothing, so that no limit of it counts the attempt.
+    pub is_unreached: bool,
 }
 
 impl Failure {
     /// With this line.
     pub(super) fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), wait: None }
+        Self { text: text.into(), wait: None, is_unreached: false }
     }
 }
 

@@ -123,7 +123,7 @@ fn every_stage_is_measured() {
     }
     // A family without rows does not appear in a scrape.
     let is_off_here = |row: &&str| {
-        let of_xdp_and_policy = ["dotd_xdp_", "dotd_packets", "dotd_bans_", "dotd_policy_"];
+        let of_xdp_and_policy = ["dotd_xdp_", "dotd_packets", "dotd_bans_", "dotd_policy_", "dotd_tenant_"];
         let of_tls_backends = [
             "dotd_backend_tls_",
             "dotd_backend_downgrade",

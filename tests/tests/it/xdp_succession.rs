@@ -115,8 +115,8 @@ fn links_of_another_schema_are_taken_over() {
 fn second_instance_stays_off() {
     isolated("second_instance_stays_off", || {
         let listeners = listeners("127.0.0.1:853", 1);
-        let first = begin(&named(), &listeners);
-        let second = begin(&named(), &listeners);
+        let first = begin(&Config::default(), &listeners);
+        let second = begin(&Config::default(), &listeners);
         assert_eq!(second.report().state, "off");
         assert!(second.report().reason.unwrap().contains("another dotd"));
         second.detach();

@@ -45,8 +45,8 @@ const WAITING_OCTETS: usize = 8 << 20;
 const QUIET: Duration = Duration::from_millis(100);
 /// 1 h: the longest capture.
 const LONGEST: Duration = Duration::from_secs(3600);
-/// Packets that may have come before the filter was there.
-const PACKETS_BEFORE: usize = 100_000;
+/// More packets than wait in the socket's buffer.
+const PACKETS_MAX: usize = 100_000;
 /// The longest list of ports: a jump of the filter reaches 255 instructions.
 const PORTS_MAX: usize = 16;
 
@@ -147,7 +147,7 @@ fn open(ports: &[u16], interface: Option<&str>) -> Result<Socket, CliError> {
     // Packets from before the filter may be of other interfaces.
     socket.set_nonblocking(true).map_err(failed)?;
     let mut packet = [0; 1];
-    for _ in 0..PACKETS_BEFORE {
+    for _ in 0..PACKETS_MAX {
         if socket.read(&mut packet).is_err() {
             break;
         }
@@ -242,7 +242,7 @@ fn end_at_interrupt() -> Result<Arc<AtomicBool>, CliError> {
 
 /// Reads packets until the time has passed, there are enough, or the operator ends it. Returns the seconds too.
 fn look(
-    mut capture: &Socket,
+    capture: &Socket,
     ports: &[u16],
     arguments: &VerifyArguments,
     is_over: &AtomicBool,
@@ -250,14 +250,28 @@ fn look(
     let (begun, enough) = (Instant::now(), arguments.packets.unwrap_or(u64::MAX));
     let mut wire = Wire::new(ports.to_vec());
     let mut buffer = vec![0; PACKET_OCTETS];
+    let mut take = |wire: &mut Wire| match { capture }.read(&mut buffer) {
+        Ok(octets) => {
+            wire.packet(buffer.get(..octets).unwrap_or_default());
+            Ok(true)
+        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+            Ok(false)
+        }
+        Err(error) => Err(CliError::Verify(format!("the capture ended: {error}"))),
+    };
     while begun.elapsed() < arguments.length && wire.packets() < enough && !is_over.load(Relaxed) {
-        match capture.read(&mut buffer) {
-            Ok(octets) => wire.packet(buffer.get(..octets).unwrap_or_default()),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-            Err(error) => return Err(CliError::Verify(format!("the capture ended: {error}"))),
+        take(&mut wire)?;
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    // What came before the end and was not read yet belongs to the time that was looked at.
+    let _ = capture.set_nonblocking(true);
+    for _ in 0..PACKETS_MAX {
+        if wire.packets() >= enough || !take(&mut wire)? {
+            break;
         }
     }
-    Ok((wire.seen(), begun.elapsed().as_secs_f64()))
+    Ok((wire.seen(), seconds))
 }
 
 /// Packets of cleartext that XDP dropped since dotd started.

@@ -12,7 +12,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::sysroot;
 use crate::{command, setup};
@@ -59,8 +59,27 @@ pub(crate) fn cargo(root: &Path, target: &Path, library: Library) -> Result<Comm
     let flags = own.into_iter().chain(flags).chain(sysroot.iter().map(|sysroot| sysroot::flag(sysroot)));
     let flags: Vec<OsString> = flags.collect();
     cargo.env("CFLAGS", flags.join(&OsString::from(" ")));
+    // The C of mimalloc has its time of compilation in the program.
+    if let Ok(epoch) = epoch(root) {
+        cargo.env(EPOCH, epoch);
+    }
     cargo.arg("build").arg("--release").arg("--target-dir").arg(target);
     Ok(cargo)
+}
+
+/// The variable by which compilers and packers learn the time that they write.
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+/// The time that is written, in seconds since 1970: SOURCE_DATE_EPOCH, or the time of the commit.
+///
+/// # Errors
+/// There is neither.
+pub(crate) fn epoch(root: &Path) -> Result<String> {
+    if let Ok(epoch) = std::env::var(EPOCH) {
+        return Ok(epoch);
+    }
+    let time = command::output(Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(root));
+    Ok(time.context("set SOURCE_DATE_EPOCH where there is no git")?.trim().to_owned())
 }
 
 /// Builds dotd and returns its path.
@@ -147,5 +166,25 @@ mod tests {
             program
         });
         assert!(built[0] == built[1], "the programs differ");
+    }
+
+    /// Goal: the time that a compiler of C writes is the commit's, and so the same tomorrow. Method: what gcc makes of the current
+    /// time with the variables of a release build. Covers: C-760.
+    #[test]
+    fn the_time_is_that_of_the_commit() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
+        let build = cargo(root, Path::new("results"), Library::Machines).expect("cargo");
+        let time = build.get_envs().find(|(name, _)| *name == EPOCH).and_then(|(_, value)| value);
+        let time = time.expect("a checkout has a commit").to_str().expect("digits").to_owned();
+        assert_eq!(time, epoch(root).expect("the same"));
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("time.c");
+        fs::write(&file, "__DATE__ __TIME__").expect("a file");
+        let preprocessed = |epoch: &str| {
+            let mut cc = Command::new("cc");
+            command::output(cc.args(["-E", "-P"]).arg(&file).env(EPOCH, epoch)).expect("cc").trim().to_owned()
+        };
+        assert_eq!(preprocessed("0"), "\"Jan  1 1970\" \"00:00:00\"");
+        assert_ne!(preprocessed(&time), preprocessed("0"));
     }
 }

@@ -120,16 +120,6 @@ pub(crate) fn pack(
     cargo.args(["run", "--quiet", "--package", "dot-dist", "--", "--root"]).arg(checkout);
     cargo.arg("--bin").arg(here.join(&program.bin)).arg("--into").arg(here.join(into));
     cargo.args(program.glibc_max.iter().flat_map(|version| ["--glibc-max", version]));
-    cargo.args(["--epoch", &epoch(checkout)?, "--revision", &revision.to_string()]);
+    cargo.args(["--epoch", &release::epoch(checkout)?, "--revision", &revision.to_string()]);
     command::run(&mut cargo)
-}
-
-/// SOURCE_DATE_EPOCH, or the time of the commit.
-fn epoch(root: &Path) -> Result<String> {
-    if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
-        return Ok(epoch);
-    }
-    let mut git = std::process::Command::new("git");
-    let time = command::output(git.args(["log", "-1", "--format=%ct"]).current_dir(root));
-    Ok(time.context("set SOURCE_DATE_EPOCH where there is no git")?.trim().to_owned())
 }

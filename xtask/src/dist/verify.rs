@@ -29,7 +29,9 @@ pub(super) fn run(root: &Path, arguments: &Dist) -> Result<()> {
     }
     fs::create_dir_all(&folder)?;
     let folder = folder.canonicalize()?;
-    let [first, second] = FOLDERS.map(|name| make(root, &folder.join(name), arguments));
+    // Named once: a commit that is made meanwhile is in neither.
+    let head = command::output(Command::new("git").args(["rev-parse", "HEAD"]).current_dir(root))?;
+    let [first, second] = FOLDERS.map(|name| make(root, &folder.join(name), head.trim(), arguments));
     let (first, second) = (first?, second?);
     let differing = compare(&first, &second)?;
     if !differing.is_empty() {
@@ -45,9 +47,11 @@ pub(super) fn run(root: &Path, arguments: &Dist) -> Result<()> {
 }
 
 /// A clone of the commit, its program and packages; the folder of the packages.
-fn make(root: &Path, clone: &Path, arguments: &Dist) -> Result<PathBuf> {
+fn make(root: &Path, clone: &Path, commit: &str, arguments: &Dist) -> Result<PathBuf> {
     let mut git = Command::new("git");
     command::run(git.args(["clone", "--quiet", "--no-hardlinks"]).arg(root).arg(clone))?;
+    let mut git = Command::new("git");
+    command::run(git.args(["checkout", "--quiet", "--detach", commit]).current_dir(clone))?;
     let (target, into) = (clone.join("target"), clone.join("packages"));
     let program = super::make(clone, &target, arguments.library())?;
     pack(root, clone, &program, &into, arguments.revision)?;

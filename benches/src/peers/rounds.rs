@@ -29,7 +29,7 @@ const NANOSECONDS_PER_MICROSECOND: f64 = 1e3;
 pub(crate) struct Run {
     pub(crate) peer: &'static str,
     pub(crate) work: &'static Work,
-    /// The result, or the reason why there is none.
+    /// The result, or the reason why it could not be measured.
     pub(crate) figures: Result<Figures, String>,
 }
 

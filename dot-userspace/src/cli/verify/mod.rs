@@ -79,8 +79,16 @@ struct Outcome {
     seen: Seen,
     /// Packets of cleartext that XDP dropped meanwhile, before a capture could see them; none: no dotd answered.
     xdp_dropped: Option<u64>,
-    /// No octet of the server was in clear.
-    encrypted: bool,
+    /// Whether all that the server sent was TLS, as far as it was judged; none: nothing of it was judged.
+    encrypted: Option<bool>,
+}
+
+/// Whether all that the server sent was TLS.
+fn is_encrypted(seen: &Seen) -> Option<bool> {
+    match (seen.server_clear_octets, seen.server_tls_octets) {
+        (0, 0) => None,
+        (clear, _) => Some(clear == 0),
+    }
 }
 
 fn length(text: &str) -> Result<Duration, String> {
@@ -102,7 +110,7 @@ pub(super) fn run(arguments: VerifyArguments, config: Option<&Path>) -> Result<u
     }
     let (seen, seconds) = look(&capture, &ports, &arguments, &is_over)?;
     let xdp_dropped = before.zip(dropped()).map(|(before, after)| after.saturating_sub(before));
-    let encrypted = seen.server_clear_octets == 0;
+    let encrypted = is_encrypted(&seen);
     let outcome = Outcome { ports, interface: arguments.interface, seconds, seen, xdp_dropped, encrypted };
     if arguments.control.json {
         let text = serde_json::to_string(&outcome).map_err(|error| CliError::Verify(error.to_string()))?;
@@ -110,7 +118,7 @@ pub(super) fn run(arguments: VerifyArguments, config: Option<&Path>) -> Result<u
     } else {
         print(&table(&outcome))?;
     }
-    Ok(u8::from(!encrypted))
+    Ok(u8::from(encrypted == Some(false)))
 }
 
 fn ports(arguments: &VerifyArguments, config: Option<&Path>) -> Result<Vec<u16>, CliError> {
@@ -315,13 +323,52 @@ fn table(outcome: &Outcome) -> String {
         }
         None => text += "  No dotd answered, so what XDP dropped meanwhile is not known.\n",
     }
-    text += match (outcome.encrypted, seen.connections) {
-        (false, _) => "NOT ENCRYPTED: the server sent octets in clear.\n",
-        (true, 0) => "No connection was seen: there is nothing to judge.\n",
-        (true, _) if seen.client_clear_octets > 0 => {
+    text += match (outcome.encrypted, seen.unjudged_octets, seen.client_clear_octets) {
+        (Some(false), ..) => "NOT ENCRYPTED: the server sent octets in clear.\n",
+        (None, ..) => "Nothing of the server could be judged: look for longer, or while clients connect.\n",
+        (Some(true), 1.., _) => {
+            "Encrypted, as far as it could be judged: the server sent TLS; open connections were joined inside a record.\n"
+        }
+        (Some(true), 0, 1..) => {
             "Encrypted: the server sent nothing but TLS. Octets in clear from clients got no answer in clear.\n"
         }
-        (true, _) => "Encrypted: the server sent nothing but TLS.\n",
+        (Some(true), 0, 0) => "Encrypted: the server sent nothing but TLS.\n",
     };
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: no capture is called encrypted in which nothing of the server was judged. Method: octets in clear, in TLS, and only such as
+    /// could not be judged. Covers: C-585
+    #[test]
+    fn a_verdict_needs_something_judged() {
+        let seen = |server_clear_octets, server_tls_octets, unjudged_octets| Seen {
+            server_clear_octets,
+            server_tls_octets,
+            unjudged_octets,
+            connections: 1,
+            ..Seen::default()
+        };
+        for (seen, expected, words) in [
+            (seen(0, 0, 4000), None, "Nothing of the server"),
+            (seen(0, 9, 4000), Some(true), "as far as"),
+            (seen(0, 9, 0), Some(true), "nothing but TLS."),
+            (seen(1, 9, 0), Some(false), "NOT ENCRYPTED"),
+        ] {
+            let encrypted = is_encrypted(&seen);
+            assert_eq!(encrypted, expected, "{seen:?}");
+            let outcome = Outcome {
+                ports: vec![853],
+                interface: None,
+                seconds: 1.0,
+                seen,
+                xdp_dropped: None,
+                encrypted,
+            };
+            assert!(table(&outcome).contains(words), "{}", table(&outcome));
+        }
+    }
 }

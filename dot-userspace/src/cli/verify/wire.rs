@@ -37,7 +37,7 @@ const PROXY_V1_MAX: usize = 107;
 pub(super) struct Seen {
     /// TCP segments with a payload, as captured: those that came again too.
     pub(super) packets: u64,
-    /// Connections of which at least one octet was judged.
+    /// Connections with a payload.
     pub(super) connections: u64,
     pub(super) tls13: Records,
     pub(super) tls12: Records,
@@ -49,6 +49,8 @@ pub(super) struct Seen {
     pub(super) client_clear_octets: u64,
     /// Octets from the server that are no TLS.
     pub(super) server_clear_octets: u64,
+    /// Octets from the server in TLS records.
+    pub(super) server_tls_octets: u64,
     /// Octets that could not be judged: the capture began, or lost packets, inside a record.
     pub(super) unjudged_octets: u64,
 }
@@ -107,6 +109,8 @@ enum State {
     Lost,
     /// No octet yet: a PROXY header may come.
     Begins,
+    /// Behind this many octets of a PROXY header a record begins.
+    Proxy(usize),
     /// A record begins after this many octets.
     Record(usize),
     /// No TLS: each further octet is in clear.
@@ -155,6 +159,7 @@ impl Wire {
         self.seen.connections += u64::from(is_first);
         self.seen.proxy_octets += judged.proxy;
         self.seen.unjudged_octets += judged.lost;
+        self.seen.server_tls_octets += if is_server { judged.records.octets } else { 0 };
         let clear =
             if is_server { &mut self.seen.server_clear_octets } else { &mut self.seen.client_clear_octets };
         *clear += judged.clear;
@@ -273,17 +278,20 @@ impl Direction {
                 }
                 State::Lost => self.state = State::Record(0),
                 State::Begins => match proxy_header(octets) {
-                    Proxy::Whole(length) => {
-                        judged.proxy += length as u64;
-                        octets = octets.get(length..).unwrap_or_default();
-                        self.state = State::Record(0);
-                    }
+                    Proxy::Of(length) => self.state = State::Proxy(length),
                     Proxy::Part => {
                         self.begun = octets.to_vec();
                         return;
                     }
                     Proxy::None => self.state = State::Record(0),
                 },
+                State::Proxy(0) => self.state = State::Record(0),
+                State::Proxy(left) => {
+                    let taken = left.min(octets.len());
+                    judged.proxy += taken as u64;
+                    octets = octets.get(taken..).unwrap_or_default();
+                    self.state = State::Proxy(left - taken);
+                }
                 State::Record(0) => match header(octets) {
                     Some(Some(length)) => {
                         judged.records.records += 1;
@@ -334,7 +342,9 @@ fn version_of(octets: &[u8]) -> Option<Version> {
 
 /// What begins a connection behind a load balancer.
 enum Proxy {
-    Whole(usize),
+    /// A header of this length.
+    Of(usize),
+    /// The beginning of one, whose length is not known yet: at most [`PROXY_V1_MAX`] octets.
     Part,
     None,
 }
@@ -345,12 +355,11 @@ fn proxy_header(octets: &[u8]) -> Proxy {
         let Some(length) = octets.get(14..).and_then(|length| length.first_chunk()) else {
             return Proxy::Part;
         };
-        let length = 16 + usize::from(u16::from_be_bytes(*length));
-        return if octets.len() < length { Proxy::Part } else { Proxy::Whole(length) };
+        return Proxy::Of(16 + usize::from(u16::from_be_bytes(*length)));
     }
     if begins(PROXY_V1) {
         return match octets.windows(2).position(|pair| pair == b"\r\n") {
-            Some(at) => Proxy::Whole(at + 2),
+            Some(at) => Proxy::Of(at + 2),
             None if octets.len() <= PROXY_V1_MAX => Proxy::Part,
             None => Proxy::None,
         };

@@ -118,3 +118,18 @@ fn connections_are_bounded() {
     wire.packet(&packet(1, 2, 0x10, 1, b"of another port"));
     assert_eq!(wire.seen(), seen);
 }
+
+/// Goal: a client costs few octets of memory, whatever length its PROXY header claims, and the header ends where it says. Method: a
+/// header of version 2 that claims 300 octets and brings them one by one; one that claims 65,535 and brings few. Covers: C-585
+#[test]
+fn a_header_of_a_load_balancer_is_not_kept() {
+    let header = |length: u16| [PROXY_V2, &[0x21, 0x11], &length.to_be_bytes()].concat();
+    let mut wire = Wire::new(vec![853]);
+    let client = [&header(300)[..], &[0x16; 300], &record(22, b"x")].concat();
+    say(&mut wire, (CLIENT, 853), &client, 1);
+    let seen = wire.seen();
+    assert_eq!((seen.proxy_octets, seen.tls), (316, Records { records: 1, octets: 6 }));
+    say(&mut wire, (CLIENT + 1, 853), &[&header(u16::MAX)[..], &[0; 30_000]].concat(), 1000);
+    assert!(wire.connections.values().all(|one| one.client.begun.capacity() <= PROXY_V1_MAX));
+    assert_eq!(wire.seen().client_clear_octets, 0);
+}

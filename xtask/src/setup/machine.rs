@@ -95,7 +95,6 @@ pub(crate) const TOOLS: &[Tool] = &[
     },
     Tool { command: "systemd-analyze", packages: &["systemd"], purpose: "reads the unit as systemd does" },
     Tool { command: "strace", packages: &["strace"], purpose: "counts system calls, has some fail" },
-    Tool { command: "pebble", packages: &["pebble"], purpose: "an authority that speaks ACME" },
     Tool { command: "certbot", packages: &["certbot"], purpose: "gets certificates by ACME" },
     Tool { command: "faketime", packages: &["faketime"], purpose: "a clock that jumps, for one process" },
 ];

@@ -7,7 +7,7 @@
 //! clock.
 //!
 //! The sequence number: three bits of time, two of segment size, 27 of the hash over addresses, ports, the client's initial
-//! sequence number and these bits. The timestamp's last six bits: window scale and SACK. So an ACK proves which SYN it
+//! sequence number, these bits and the whole time. The timestamp's last six bits: window scale and SACK. So an ACK proves which SYN it
 //! answers, which the kernel's own cookie does not.
 //!
 //! Source: RFC 4987 §3.6 (SYN cookies), RFC 7323 §2 and §3 (window scale, timestamps), RFC 2018 §2 (SACK); Aumasson and Bernstein,
@@ -108,11 +108,11 @@ pub const fn make(
     let [_, second, third, fourth] = SEGMENT_OCTETS[flow.is_v6() as usize];
     let octets = options.segment_octets;
     let size = (octets >= second) as u32 + (octets >= third) as u32 + (octets >= fourth) as u32;
-    let unit = (now_ns >> UNIT_SHIFT) as u32 % UNITS;
+    let unit = (now_ns >> UNIT_SHIFT) as u32;
     let bits = options.scale | if options.sack { SACK_BIT } else { 0 };
     let marks = unit << 29 | size << 27;
     let known = if options.timestamp.is_some() { bits } else { UNKNOWN };
-    let hash = hash(secret, flow, initial, (marks | known) as u64) as u32 & HASH;
+    let hash = hash(secret, flow, initial, hashed(unit, marks | known)) as u32 & HASH;
     // Milliseconds, nearly: one of 2^20 ns.
     let timestamp = (now_ns >> 20) as u32 & !OPTION_BITS | bits;
     Cookie { sequence: marks | hash, timestamp }
@@ -120,6 +120,12 @@ pub const fn make(
 
 /// Hashed in place of the options of a client without timestamps.
 const UNKNOWN: u32 = OPTION_BITS + 1;
+
+/// Marks with the whole time: its three bits come again every nine minutes, and an old cookie would be valid again.
+#[inline(always)]
+const fn hashed(unit: u32, marks: u32) -> u64 {
+    (unit as u64) << 32 | marks as u64
+}
 
 /// The options behind a cookie, if it is ours, for this connection and this initial sequence number, and not too old. `echoed`:
 /// the timestamp that the client echoes, if it sends any; then the answer has its bits.
@@ -134,15 +140,17 @@ pub const fn check(
     now_ns: u64,
 ) -> Option<Options> {
     let marks = sequence & !HASH;
-    let unit = (now_ns >> UNIT_SHIFT) as u32 % UNITS;
-    if unit.wrapping_sub(sequence >> 29) % UNITS > 1 {
+    let unit = (now_ns >> UNIT_SHIFT) as u32;
+    let age = unit.wrapping_sub(sequence >> 29) % UNITS;
+    if age > 1 {
         return None;
     }
     let known = match echoed {
         Some(echoed) => echoed & OPTION_BITS,
         None => UNKNOWN,
     };
-    if hash(secret, flow, initial, (marks | known) as u64) as u32 & HASH != sequence & HASH {
+    let marks = hashed(unit.wrapping_sub(age), marks | known);
+    if hash(secret, flow, initial, marks) as u32 & HASH != sequence & HASH {
         return None;
     }
     let [a, b, c, d] = SEGMENT_OCTETS[flow.is_v6() as usize];
@@ -304,7 +312,10 @@ mod tests {
             prop_assert_eq!(check(SECRET, &flow, initial ^ 1 << bit, cookie.sequence, echoed, then), None);
             prop_assert_eq!(check(SECRET, &key(client ^ 1 << (96 + bit)), initial, cookie.sequence, echoed, then), None);
             prop_assert_eq!(check([1, 2], &flow, initial, cookie.sequence, echoed, then), None);
-            prop_assert_eq!(check(SECRET, &flow, initial, cookie.sequence, echoed, now_ns + 2 * UNIT_NS), None);
+            for units in [2, 7, 8, 9, 16, 24] {
+                let later = now_ns + units * UNIT_NS;
+                prop_assert_eq!(check(SECRET, &flow, initial, cookie.sequence, echoed, later), None, "{} units", units);
+            }
             prop_assert_eq!(check(SECRET, &flow, initial, cookie.sequence ^ 1 << bit, echoed, then), None);
             if let Some(echoed) = echoed {
                 prop_assert_eq!(check(SECRET, &flow, initial, cookie.sequence, Some(echoed ^ 1 << (bit % 6)), then), None);

@@ -177,9 +177,9 @@ const TUNNELS: [(&str, &str); 5] =
 /// Goal: packets from a tunnel are judged behind the outer headers: cleartext is dropped, a hello arrives, a denied
 /// client gets no connection, and nothing is counted twice. Method: each kind of tunnel that this kernel has, between
 /// two namespaces. The other end's Ethernet address is known from the beginning, and each tunnel has an outer address of its
-/// own: else what the kernel sends through a tunnel that has no other end yet, or none any more (MLD, a FIN), comes back as an
-/// ICMP error once ARP gives up; the kernel applies it to the tunnel (ip_tunnel's err_count) and drops the request of the next
-/// connection.
+/// own. Seen without this on Linux 7.2 and on 6.12 with PREEMPT_RT: what the kernel sent through a tunnel without another end came
+/// back as "host unreachable", and the client's ACK of the next connection got a reset. By the kernel's source the error counts for the
+/// tunnel (ip_tunnel's err_count), and drops the next request.
 #[test]
 fn what_a_tunnel_brings_is_judged() {
     isolated("what_a_tunnel_brings_is_judged", || {

@@ -111,7 +111,7 @@ impl Process {
     pub(super) fn resume_switch(&self) {
         let mut switched = lock(&self.switched);
         switched.off = switched.noted();
-        switched.backends = read_backends(&switched.run_dir);
+        self.read_switches(&mut switched);
         let is_on = switched.off.is_none();
         drop(switched);
         self.tell_kernel(is_on);
@@ -195,15 +195,21 @@ impl Process {
         let before = self.off();
         let noted = {
             let mut switched = lock(&self.switched);
-            let backends = read_backends(&switched.run_dir);
-            if backends != switched.backends {
-                switched.backends = backends;
-                let _ = self.weigher.try_send(());
-            }
+            self.read_switches(&mut switched);
             switched.noted()
         };
         if noted != before {
             self.resume_switch();
+        }
+    }
+
+    /// Reads the switches of backends again, and has other ones applied: a worker may have weights from before them.
+    fn read_switches(&self, switched: &mut Switched) {
+        let backends = read_backends(&switched.run_dir);
+        if backends != switched.backends {
+            switched.backends = backends;
+            // If a message already waits, it covers this change too.
+            let _ = self.weigher.try_send(());
         }
     }
 

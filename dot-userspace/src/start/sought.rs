@@ -47,6 +47,8 @@ impl Sought {
     /// Looks for what the config that runs names. Must run on a runtime.
     pub(super) async fn begin(&mut self) {
         self.names.follow(&self.written);
+        // The engine before may have kept addresses of another config's names.
+        self.names.forget_others();
         self.names.first().await;
     }
 
@@ -101,5 +103,22 @@ impl Sought {
         let config = self.names.expand(written);
         self.discovered.follow(&config, history);
         self.discovered.upgrade(&config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: names of an earlier config are not handed from engine to engine, with addresses that a newer config would ask without a look.
+    /// Method: a start with kept addresses of its config's name and of another one.
+    #[tokio::test]
+    async fn a_start_forgets_names_of_another_config() {
+        let text = "[balance]\nbootstrap = [\"127.0.0.1:9\"]\n[[backend]]\naddress = \"ns.example:53\"\nallow_cleartext = true\n";
+        let config = crate::config::parse(text, "dotd.toml").unwrap();
+        let kept = ["ns.example", "else.example"].map(|name| (name.to_owned(), vec![[192, 0, 2, 1].into()]));
+        let mut sought = Sought::of(&config, Addresses::from(kept));
+        sought.begin().await;
+        assert_eq!(sought.addresses().keys().collect::<Vec<_>>(), ["ns.example"]);
     }
 }

@@ -55,6 +55,15 @@ fn text(keys: &[&PathBuf]) -> String {
     format!("[tls]\ncertificates = [{}]\n", entries.collect::<Vec<_>>().join(", "))
 }
 
+/// Two keys, and a config that names the first of them.
+fn two_keys(scratch: &tempfile::TempDir) -> [PathBuf; 3] {
+    let [one, other, file] = ["one.pem", "other.pem", "dotd.toml"].map(|name| scratch.path().join(name));
+    std::fs::write(&one, "one").unwrap();
+    std::fs::write(&other, "other").unwrap();
+    std::fs::write(&file, text(&[&one])).unwrap();
+    [one, other, file]
+}
+
 /// Goal: the engine opens only files that the config names, as the keeper read it: not by another
 /// path to the same file, and not after a config without the file is served. Method: two keys, of
 /// which the config names one; then the config names the other.
@@ -62,11 +71,7 @@ fn text(keys: &[&PathBuf]) -> String {
 #[test]
 fn only_what_the_config_names_is_opened() {
     let scratch = tempfile::tempdir().unwrap();
-    let at = |name: &str| scratch.path().join(name);
-    let (one, other, file) = (at("one.pem"), at("other.pem"), at("dotd.toml"));
-    std::fs::write(&one, "one").unwrap();
-    std::fs::write(&other, "other").unwrap();
-    std::fs::write(&file, text(&[&one])).unwrap();
+    let [one, other, file] = two_keys(&scratch);
     let (mut duty, keeper, _raw) = beside(file.clone());
     let serving = thread::spawn(move || duty.answer_until_closed());
     keeper.greet().unwrap();
@@ -77,7 +82,7 @@ fn only_what_the_config_names_is_opened() {
         })
     };
     assert_eq!(content(&one).as_deref(), Some("one"));
-    assert!(content(&other).is_none() && content(&at("x").join("..").join("one.pem")).is_none());
+    assert!(content(&other).is_none() && content(&scratch.path().join("x/../one.pem")).is_none());
     // The new config has been read but is not served yet: both files can be opened.
     std::fs::write(&file, text(&[&other])).unwrap();
     assert_eq!(keeper.config().unwrap().as_deref(), Some(&*text(&[&other])));
@@ -97,11 +102,7 @@ fn only_what_the_config_names_is_opened() {
 #[test]
 fn a_refused_config_is_forgotten() {
     let scratch = tempfile::tempdir().unwrap();
-    let at = |name: &str| scratch.path().join(name);
-    let (one, other, file) = (at("one.pem"), at("other.pem"), at("dotd.toml"));
-    std::fs::write(&one, "one").unwrap();
-    std::fs::write(&other, "other").unwrap();
-    std::fs::write(&file, text(&[&one])).unwrap();
+    let [one, other, file] = two_keys(&scratch);
     let (mut duty, keeper, raw) = beside(file.clone());
     duty.estate.text = Some(text(&[&one]));
     let serving = thread::spawn(move || {

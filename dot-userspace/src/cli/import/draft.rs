@@ -99,7 +99,12 @@ impl Draft {
         }
     }
 
-    /// Adds a certificate and its key. Relative paths begin at `base`, or where the file is that is read.
+    /// The path of a file. A relative one begins at `base`, or where the file is that is read.
+    pub(super) fn absolute(&self, path: &str, base: Option<&str>) -> String {
+        base.map_or(self.folder.as_path(), Path::new).join(path).display().to_string()
+    }
+
+    /// Adds a certificate and its key.
     pub(super) fn add_identity(&mut self, pair: [&str; 2], base: Option<&str>, place: &str) {
         if let Some(folder) = pair.iter().find(|path| path.ends_with('/')) {
             return self.remark(
@@ -107,8 +112,7 @@ impl Draft {
                 format!("`{folder}` is a folder: name each of its files in tls.certificates"),
             );
         }
-        let base = base.map_or(self.folder.as_path(), Path::new);
-        let [cert, key] = pair.map(|path| base.join(path).display().to_string());
+        let [cert, key] = pair.map(|path| self.absolute(path, base));
         Self::add(&mut self.certificates, (cert, key), place);
     }
 

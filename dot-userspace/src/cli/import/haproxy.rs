@@ -26,25 +26,33 @@ struct Section<'a> {
     lines: Vec<Line<'a>>,
 }
 
+/// The folders in which relative paths begin.
+#[derive(Clone, Copy)]
+struct Bases<'a> {
+    crt: Option<&'a str>,
+    ca: Option<&'a str>,
+}
+
 /// Reads one file.
 pub(super) fn read(name: &str, text: &str, draft: &mut Draft) {
     let sections = sections(name, text);
     let of_process = || sections.iter().filter(|section| matches!(section.kind, "global" | "defaults"));
-    let crt_base = of_process().find_map(|section| section.value("crt-base"));
+    let base = |key: &str| of_process().find_map(|section| section.value(key));
+    let bases = Bases { crt: base("crt-base"), ca: base("ca-base") };
     let mut taken = Vec::new();
     for section in sections.iter().filter(|section| matches!(section.kind, "frontend" | "listen")) {
-        if section.binds(crt_base, draft) {
+        if section.binds(bases, draft) {
             draft.begin_service();
             section.front_options(draft);
             let used = section.used();
             for backend in
                 sections.iter().filter(|backend| backend.kind == "backend" && used.contains(&backend.name))
             {
-                backend.servers(draft);
+                backend.servers(bases, draft);
             }
             taken.extend(used);
             if section.kind == "listen" {
-                section.servers(draft);
+                section.servers(bases, draft);
             }
         }
     }
@@ -113,7 +121,7 @@ impl Section<'_> {
     }
 
     /// Takes the `bind` lines with TLS, if one of them is for port 853; says whether there was one.
-    fn binds(&self, crt_base: Option<&str>, draft: &mut Draft) -> bool {
+    fn binds(&self, bases: Bases<'_>, draft: &mut Draft) -> bool {
         let binds = || self.lines.iter().filter(|(words, _)| words[0] == "bind");
         let listens = |addresses: &str| -> Vec<Option<SocketAddr>> {
             addresses.split(',').map(|word| place::listen(word, Ipv4Addr::UNSPECIFIED.into())).collect()
@@ -139,7 +147,7 @@ impl Section<'_> {
                     ),
                 }
             }
-            bind_options(words, crt_base, place, draft);
+            bind_options(words, bases, place, draft);
         }
         is_ours
     }
@@ -180,18 +188,18 @@ impl Section<'_> {
                     );
                 }
                 ("balance", Some(policy)) => balance(policy, place, draft),
-                ("mode" | "crt-base", _) => {}
+                ("mode" | "crt-base" | "ca-base", _) => {}
                 (word, _) => no_counterpart(word, place, draft),
             }
         }
     }
 
-    fn servers(&self, draft: &mut Draft) {
+    fn servers(&self, bases: Bases<'_>, draft: &mut Draft) {
         let mut defaults = Vec::new();
         for (words, place) in &self.lines {
             match (words[0], words.get(1).copied()) {
                 // Its own words come first, and so count before the defaults.
-                ("server", Some(_)) => server(&[words.as_slice(), &defaults].concat(), place, draft),
+                ("server", Some(_)) => server(&[words.as_slice(), &defaults].concat(), bases, place, draft),
                 ("default-server", _) => defaults.extend_from_slice(words.get(1..).unwrap_or_default()),
                 ("balance", Some(policy)) => balance(policy, place, draft),
                 ("server-template", _) => {
@@ -206,16 +214,24 @@ impl Section<'_> {
     }
 }
 
-fn bind_options(words: &[&str], crt_base: Option<&str>, place: &str, draft: &mut Draft) {
+fn bind_options(words: &[&str], bases: Bases<'_>, place: &str, draft: &mut Draft) {
     for file in values(words, "crt") {
-        draft.add_identity([file, file], crt_base, place);
+        draft.add_identity([file, file], bases.crt, place);
     }
     for file in values(words, "crt-list") {
         draft.remark(place, format!("`crt-list {file}`: name each of its files in tls.certificates"));
     }
     let is_verified = values(words, "verify").contains(&"required");
     for file in values(words, "ca-file").into_iter().filter(|_| is_verified) {
-        draft.once(|draft| &mut draft.client_ca, file.to_owned(), place, "tls.client_ca");
+        if file.starts_with('@') {
+            draft.remark(
+                place,
+                format!("`ca-file {file}`: name a file of the clients' authorities in tls.client_ca"),
+            );
+            continue;
+        }
+        let file = draft.absolute(file, bases.ca);
+        draft.once(|draft| &mut draft.client_ca, file, place, "tls.client_ca");
     }
     if values(words, "ssl-min-ver").contains(&"TLSv1.3") {
         draft.once(|draft| &mut draft.min_version, "1.3", place, "tls.min_version");
@@ -226,16 +242,17 @@ fn bind_options(words: &[&str], crt_base: Option<&str>, place: &str, draft: &mut
     }
 }
 
-fn server(words: &[&str], place: &str, draft: &mut Draft) {
+fn server(words: &[&str], bases: Bases<'_>, place: &str, draft: &mut Draft) {
     let word = words.get(2).copied().unwrap_or_default();
     let Some(address) = place::server(word) else {
         return draft.remark(place, format!("`server … {word}`: a backend is an address; write the number"));
     };
     let first = |key| values(words, key).first().map(|value| (*value).to_owned());
     let sni = || first("sni").and_then(|sni| Some(sni.strip_prefix("str(")?.strip_suffix(')')?.to_owned()));
-    let tls = words
-        .contains(&"ssl")
-        .then(|| Secure { name: first("verifyhost").or_else(sni), ca: first("ca-file") });
+    // `@system-ca` means the system's authorities, as no `ca` does here.
+    let ca =
+        first("ca-file").filter(|file| !file.starts_with('@')).map(|file| draft.absolute(&file, bases.ca));
+    let tls = words.contains(&"ssl").then(|| Secure { name: first("verifyhost").or_else(sni), ca });
     if tls.as_ref().is_some_and(|secure| secure.name.is_none()) {
         let why = format!(
             "`server … {word} ssl` without `verifyhost`: dotd sends no query to a server that it cannot verify. Add a \

@@ -181,7 +181,8 @@ fn options(scopes: Scopes<'_>, draft: &mut Draft) {
             "ssl_client_certificate"
                 if first(scopes, "ssl_verify_client").is_some_and(|verify| verify.value() == "on") =>
             {
-                draft.once(|draft| &mut draft.client_ca, value.to_owned(), place, "tls.client_ca");
+                let file = draft.absolute(value, None);
+                draft.once(|draft| &mut draft.client_ca, file, place, "tls.client_ca");
             }
             "ssl_protocols" if !directive.has("TLSv1.2") && directive.has("TLSv1.3") => {
                 draft.once(|draft| &mut draft.min_version, "1.3", place, "tls.min_version");
@@ -228,8 +229,8 @@ fn pass(scopes: Scopes<'_>, draft: &mut Draft) {
     let Some(pass) = find(server, "proxy_pass") else { return };
     let is_on = |name: &str| first(scopes, name).is_some_and(|directive| directive.value() == "on");
     let text = |name: &str| first(scopes, name).map(|directive| directive.value().to_owned());
-    let tls = is_on("proxy_ssl")
-        .then(|| Secure { name: text("proxy_ssl_name"), ca: text("proxy_ssl_trusted_certificate") });
+    let ca = text("proxy_ssl_trusted_certificate").map(|file| draft.absolute(&file, None));
+    let tls = is_on("proxy_ssl").then(|| Secure { name: text("proxy_ssl_name"), ca });
     if tls.as_ref().is_some_and(|secure| secure.name.is_none()) {
         let why = "`proxy_ssl on` without `proxy_ssl_name`: dotd sends no query to a server that it cannot verify. Add a \
                    [[backend]] with server_name or spki_pins";

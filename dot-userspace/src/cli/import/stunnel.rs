@@ -172,7 +172,8 @@ impl Service {
             level >= 2 || self.is_yes(global, "verifychain") || self.is_yes(global, "verifypeer");
         match self.find(global, "cafile") {
             Some(ca) if is_verified => {
-                draft.once(|draft| &mut draft.client_ca, ca.value.clone(), &ca.place, "tls.client_ca");
+                let file = draft.absolute(&ca.value, None);
+                draft.once(|draft| &mut draft.client_ca, file, &ca.place, "tls.client_ca");
             }
             Some(ca) => draft.remark(&ca.place, "`CAfile` without `verify = 2`: clients need no certificate"),
             None if is_verified => {
@@ -203,7 +204,7 @@ impl Service {
             );
             return draft.remark(&entry.place, why);
         }
-        let ca = self.find(global, "cafile").map(|entry| entry.value.clone());
+        let ca = self.find(global, "cafile").map(|entry| draft.absolute(&entry.value, None));
         let protocol = self.find(global, "protocol");
         let has_proxy_header = protocol.is_some_and(|entry| entry.value.eq_ignore_ascii_case("proxy"));
         let tls = is_client.then_some(Secure { name, ca });

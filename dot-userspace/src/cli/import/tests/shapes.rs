@@ -112,14 +112,7 @@ const SHAPES: &[Shape] = &[
         do53: &[],
         certificates: &["/etc/h/d.pem"],
         backends: &["127.0.0.1:56"],
-        says: &[
-            "`daemon`",
-            "`pidfile`",
-            "`tune.ssl.default-dh-param`",
-            "`ca-base`",
-            "`timeout http-request`",
-            "`option`",
-        ],
+        says: &["`daemon`", "`pidfile`", "`tune.ssl.default-dh-param`", "`timeout http-request`", "`option`"],
     },
     Shape {
         name: "HAProxy: resolvers between the sections, checks of servers",
@@ -293,4 +286,39 @@ fn defaults_of_servers_come_after_their_own_words() {
     );
     let rows: Vec<_> = config.backend.iter().map(|one| (one.weight, one.proxy_v2)).collect();
     assert_eq!(rows, [(1, false), (5, true), (7, true)]);
+}
+
+/// Goal: paths of authorities become absolute like those of certificates, and HAProxy's name for the system's authorities is not taken for
+/// a file. Method: relative paths in the three programs' configs, with `ca-base` and without. Covers: C-763
+#[test]
+fn authorities_have_absolute_paths() {
+    let stunnel = "[dns]\naccept = 853\nconnect = localhost:53\ncert = d.pem\nverify = 2\nCAfile = ca.crt\n";
+    let client = "[out]\nclient = yes\naccept = 53\nconnect = 192.0.2.3:853\ncheckHost = dns.example\nCAfile = ca.crt\n";
+    let haproxy = |base: &str, file: &str| {
+        format!(
+            "global\n    {base}\nlisten dot\n    bind :853 ssl crt /d.pem verify required ca-file {file}\n\
+             \x20   server a 192.0.2.3:853 ssl verify required ca-file {file} verifyhost dns.example\n"
+        )
+    };
+    let nginx = "stream {\n server {\n listen 853 ssl;\n ssl_certificate d.crt;\n ssl_certificate_key d.key;\n ssl_verify_client on;\n\
+                 ssl_client_certificate ca.crt;\n proxy_pass 192.0.2.3:853;\n proxy_ssl on;\n proxy_ssl_name dns.example;\n\
+                 proxy_ssl_trusted_certificate ca.crt;\n}\n}\n";
+    let (old, base) = ("/old/ca.crt", "/ca/ca.crt");
+    for (program, text, clients, backends) in [
+        (Program::Stunnel, stunnel.to_owned(), old, ""),
+        (Program::Stunnel, client.to_owned(), "", old),
+        (Program::Haproxy, haproxy("daemon", "ca.crt"), old, old),
+        (Program::Haproxy, haproxy("ca-base /ca", "ca.crt"), base, base),
+        (Program::Haproxy, haproxy("ca-base /ca", "/old/ca.crt"), old, old),
+        (Program::Haproxy, haproxy("ca-base /ca", "@system-ca"), "", ""),
+        (Program::Nginx, nginx.to_owned(), old, old),
+    ] {
+        let mut draft = Draft::default();
+        draft.folder = "/old".into();
+        read(program, "old", &text, &mut draft);
+        let toml = draft.to_toml();
+        let config = config::parse(&toml, "draft").unwrap_or_else(|errors| panic!("{errors}\n{toml}"));
+        let paths = [&config.tls.client_ca, &config.backend[0].ca].map(|path| path.display().to_string());
+        assert_eq!(paths, [clients, backends], "{text}\n{toml}");
+    }
 }

@@ -171,7 +171,8 @@ async fn serve(stream: TcpStream, answers: Answers, _place: Place) {
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).max_buf_size(REQUEST_OCTETS_MAX).keep_alive(false);
-    http.header_read_timeout(CONNECTION_TIMEOUT);
+    // hyper would take a client that sends nothing after its request for one that has gone.
+    http.header_read_timeout(CONNECTION_TIMEOUT).half_close(true);
     // What goes wrong with a client's connection is the client's own affair.
     let _ = timeout(CONNECTION_TIMEOUT, http.serve_connection(TokioIo::new(stream), answer)).await;
 }
@@ -198,6 +199,8 @@ mod tests {
     async fn ask(at: std::net::SocketAddr, head: &str) -> io::Result<String> {
         let mut stream = TcpStream::connect(at).await?;
         stream.write_all(format!("{head}\r\nHost: x\r\n\r\n").as_bytes()).await?;
+        // As an authority may: it has nothing more to send.
+        stream.shutdown().await?;
         let mut text = String::new();
         stream.read_to_string(&mut text).await?;
         Ok(text)

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    announce, asked, dialer,
+    acme, announce, asked, dialer,
     drain::{Why, drain},
     engine_refusals::EngineRefusals,
     families,
@@ -284,6 +284,8 @@ async fn reload(
     files.certificates.note(&running.config);
     files.zones.note(&running.config);
     let outcome = try_reload(process, running).await.map_err(|error| in_a_line(&error));
+    // Before it is watched.
+    acme::make_folder(&running.config);
     files.certificates.name(&running.config);
     files.proofs.name(&running.config);
     proofs::tell(&running.config, &running.workers);

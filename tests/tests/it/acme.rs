@@ -334,6 +334,28 @@ fn a_record_is_shown_by_dotd_itself() {
     dotd.stop();
 }
 
+/// Goal: `[acme]` with `dns-01` that comes by a reload gets its certificate at the first attempt, and clients get it. Method: a dotd
+/// without the section, whose folder does not exist; then a reload. Covers: C-755
+#[test]
+fn a_reload_brings_the_section() {
+    require!(Root, Command("pebble"), Command("kdig"), Command("openssl"));
+    let network = Network::new();
+    let here = SocketAddr::new(SERVER_V4, 53);
+    let pebble = Pebble::start(&network, &Wishes { dns: Some(here), ..Wishes::default() });
+    let root = pebble.root(&network);
+    let listens = |config: Config| config.set("listen", "do53", &format!("[\"{here}\"]"));
+    let dotd = Server::launch(&network, &listens(Config::new()), scratch(&pebble), &[]);
+    assert!(!dotd.folder().join("state/acme").exists());
+    dotd.rewrite_config(&listens(config(&one()).set("acme", "challenge", "\"dns-01\"")));
+    assert!(dotd.operate(&["reload"]).is_success);
+    let acme = || dotd.status()["acme"].clone();
+    let ended = |acme: &Value| acme["issued"].as_u64() >= Some(1) || acme["failed"].as_u64() >= Some(1);
+    let found = eventually("the first attempt ends", || Some(acme()).filter(ended));
+    assert_eq!((&found["issued"], &found["failed"]), (&1.into(), &0.into()), "{found}");
+    served(&network, &root);
+    dotd.stop();
+}
+
 /// Goal: with `dns-01` and `update_server` the zone's own server takes the record, signed, and gives it up afterwards; a key that it does
 /// not know is said in words. Method: BIND and Knot, which pebble asks; the zone before and after. Covers: C-756
 #[test]

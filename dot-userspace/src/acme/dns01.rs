@@ -62,8 +62,9 @@ impl Shown {
                 servers.clone()
             }
             Self::There { server, zone, key, records } => {
-                update(*server, zone, key.as_deref(), &all, Change::Add).await?;
+                // Before the update: its response may be lost after the server has taken the records.
                 records.clone_from(&all);
+                update(*server, zone, key.as_deref(), &all, Change::Add).await?;
                 vec![*server]
             }
         };
@@ -169,4 +170,42 @@ async fn exchange(
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Goal: records that a server may have taken are deleted again, also if its response did not come. Method: a server that ends the
+    /// connection after each update; the second one deletes what the first one added. Covers: C-756
+    #[tokio::test]
+    async fn a_lost_response_leaves_no_record() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = listener.local_addr().unwrap();
+        let updates = tokio::spawn(async move {
+            let mut updates = Vec::new();
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut update = vec![0; usize::from(stream.read_u16().await.unwrap())];
+                stream.read_exact(&mut update).await.unwrap();
+                updates.push(update.split_off(2));
+            }
+            updates
+        });
+        let mut shown = Shown::There { server, zone: "lab.test".to_owned(), key: None, records: Vec::new() };
+        let wanted = Wanted {
+            name: "dot.lab.test".to_owned(),
+            token: String::new(),
+            text: String::new(),
+            record: "digest".to_owned(),
+        };
+        assert!(shown.present(&[wanted]).await.is_err());
+        shown.withdraw().await;
+        let records = [("_acme-challenge.dot.lab.test".to_owned(), "digest".to_owned())];
+        let of = |change| dns::update("lab.test", &records, change, 0).unwrap().split_off(2);
+        let updates = timeout(UPDATE_TIMEOUT, updates).await.expect("a second update").unwrap();
+        assert_eq!(updates, [of(Change::Add), of(Change::Delete)]);
+    }
 }

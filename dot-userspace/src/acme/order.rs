@@ -19,7 +19,7 @@ use super::{
     pace::Life,
     proof::Proof,
     wanted::Wanted,
-    words::{Failure, failure},
+    words::{Failure, clean, failure},
 };
 use crate::{config::AcmeChallenge, tls};
 
@@ -90,10 +90,23 @@ async fn begin(
         match account.new_order(&wish(replaced)).await {
             Ok(order) => return Ok(order),
             // Another order has replaced it, or the authority does not know it: RFC 9773 §5 leaves the field out then.
-            Err(error) => tracing::debug!("acme: an order without `replaces`: {error}"),
+            Err(error) if is_about_replaces(&error) => {
+                tracing::debug!("acme: an order without `replaces`: {}", clean(&error.to_string()));
+            }
+            Err(error) => return Err(refused(&error)),
         }
     }
     account.new_order(&wish(None)).await.map_err(|error| refused(&error))
+}
+
+/// Whether an order may be accepted without `replaces`. A limit, a nonce or a lost connection has nothing to do with it: to ask again at
+/// once would count as another order.
+fn is_about_replaces(error: &Error) -> bool {
+    let Error::Api(problem) = error else { return false };
+    let kind = problem.r#type.as_deref().unwrap_or_default();
+    !["rateLimited", "badNonce", "accountDoesNotExist", "serverInternal"]
+        .iter()
+        .any(|other| kind.ends_with(other))
 }
 
 /// The proofs that the authority wants. Names that were proved a short time ago need none.
@@ -182,5 +195,27 @@ fn bare(identifier: &Identifier) -> String {
         Identifier::Dns(name) => name.clone(),
         Identifier::Ip(address) => address.to_string(),
         other => format!("{other:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: an order is sent again without `replaces` only if the authority may have refused it for that. Method: problems of both kinds,
+    /// and a lost connection. Covers: C-759
+    #[test]
+    fn a_limit_is_not_asked_again() {
+        let problem = |kind: &str| {
+            let text = format!(r#"{{"type":"urn:ietf:params:acme:error:{kind}"}}"#);
+            Error::Api(serde_json::from_str(&text).unwrap())
+        };
+        for kind in ["alreadyReplaced", "malformed", "unauthorized", "orderNotReady"] {
+            assert!(is_about_replaces(&problem(kind)), "{kind}");
+        }
+        for kind in ["rateLimited", "badNonce", "accountDoesNotExist", "serverInternal"] {
+            assert!(!is_about_replaces(&problem(kind)), "{kind}");
+        }
+        assert!(!is_about_replaces(&Error::Str("no response")));
     }
 }

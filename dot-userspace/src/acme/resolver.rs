@@ -12,11 +12,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    backend::{self, BackendConfig},
-    config::Transport,
-    dns::{self, Family},
-};
+use crate::{backend, dns::Family};
 
 /// Time for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,6 +22,10 @@ const SERVERS_MAX: usize = 3;
 const ADDRESSES_MAX: usize = 8;
 /// The port of DNS.
 const PORT: u16 = 53;
+
+/// The files.
+const HOSTS: &str = "/etc/hosts";
+const RESOLVERS: &str = "/etc/resolv.conf";
 
 /// Every address of `host`.
 ///
@@ -38,17 +38,20 @@ pub(super) async fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
     if host.eq_ignore_ascii_case("localhost") {
         return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
     }
-    let known = in_hosts(&fs::read_to_string("/etc/hosts").unwrap_or_default(), host);
+    let known = in_hosts(&fs::read_to_string(HOSTS).unwrap_or_default(), host);
     if !known.is_empty() {
         return Ok(known);
     }
-    let servers = servers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
-    let (v4, v6) = tokio::join!(look(&servers, host, Family::V4), look(&servers, host, Family::V6));
+    let servers = servers(&fs::read_to_string(RESOLVERS).unwrap_or_default());
+    let (v4, v6) = tokio::join!(
+        backend::lookup(&servers, host, Family::V4, ANSWER_TIMEOUT),
+        backend::lookup(&servers, host, Family::V6, ANSWER_TIMEOUT)
+    );
     let mut found = Vec::new();
     let mut why = None;
     for addresses in [v4, v6] {
         match addresses {
-            Ok(addresses) => found.extend(addresses),
+            Ok(those) => found.extend(those.addresses),
             Err(error) => why = Some(error),
         }
     }
@@ -58,25 +61,6 @@ pub(super) async fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
         _ if found.is_empty() => Err(format!("{host} has no address")),
         _ => Ok(found),
     }
-}
-
-async fn look(servers: &[SocketAddr], host: &str, family: Family) -> Result<Vec<IpAddr>, String> {
-    let mut why = "no resolver is known".to_owned();
-    for server in servers {
-        let resolver = BackendConfig::over_udp(server.to_string(), *server, ANSWER_TIMEOUT);
-        let query = dns::address_query(host, family, 0).ok_or("it is no domain name")?;
-        let mut answer = backend::ask(&resolver, query.clone()).await;
-        if answer.as_ref().is_ok_and(|message| dns::is_truncated(message)) {
-            answer = backend::ask(&BackendConfig { transport: Transport::Tcp, ..resolver }, query).await;
-        }
-        let found =
-            answer.map_err(|missed| missed.to_string()).and_then(|message| dns::addresses_in(&message));
-        match found {
-            Ok(found) => return Ok(found.addresses),
-            Err(error) => why = format!("resolver {server}: {error}"),
-        }
-    }
-    Err(why)
 }
 
 /// The addresses of a name in the text of /etc/hosts.

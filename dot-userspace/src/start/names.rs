@@ -24,8 +24,8 @@ use tokio::{
 
 use super::kept_addresses::Addresses;
 use crate::{
-    backend::{self, BackendConfig},
-    config::{self, Backend, BackendAddress, Config, Host, Transport},
+    backend,
+    config::{self, Backend, BackendAddress, Config, Host},
     dns::{self, Family},
 };
 
@@ -267,22 +267,10 @@ fn some_of([v4, v6]: &[Vec<IpAddr>; 2]) -> Vec<IpAddr> {
     v4.iter().take(of_v4).chain(v6.iter().take(of_v6)).copied().collect()
 }
 
-/// Asks the resolvers in their order for one family, over TCP where a datagram is too short.
+/// The addresses of one family, by the resolvers of the config.
 async fn look(servers: &[SocketAddr], host: &str, family: Family) -> Result<dns::Addresses, String> {
-    let mut why = "balance.bootstrap is empty".to_owned();
-    for server in servers {
-        let resolver = BackendConfig::over_udp(server.to_string(), *server, ANSWER_TIMEOUT);
-        let query = dns::address_query(host, family, 0).ok_or("it is no domain name")?;
-        let mut answer = backend::ask(&resolver, query.clone()).await;
-        if answer.as_ref().is_ok_and(|message| dns::is_truncated(message)) {
-            answer = backend::ask(&BackendConfig { transport: Transport::Tcp, ..resolver }, query).await;
-        }
-        let found =
-            answer.map_err(|missed| missed.to_string()).and_then(|message| dns::addresses_in(&message));
-        match found {
-            Ok(found) => return Ok(found),
-            Err(error) => why = format!("{server}: {error}"),
-        }
+    if servers.is_empty() {
+        return Err("balance.bootstrap is empty".to_owned());
     }
-    Err(why)
+    backend::lookup(servers, host, family, ANSWER_TIMEOUT).await
 }

@@ -25,21 +25,17 @@ use super::{
     order,
     pace::{self, Life, Window},
     proof::Proof,
-    standing::{ORDERING, Standing},
+    standing::{Standing, seconds},
     web::Web,
     words::{Failure, clean, failure},
 };
 use crate::tls::{WebTls, certificate::Identity};
 
-/// The clock may be set meanwhile: the time is looked at this often.
-const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the authority is asked for renewal information, whatever it says.
 const ARI_MIN: Duration = Duration::from_secs(3600);
 const ARI_MAX: Duration = Duration::from_secs(24 * 3600);
 /// After a failure, and where the authority has none (RFC 9773 §4.3.3).
 const ARI_RETRY: Duration = Duration::from_secs(6 * 3600);
-/// The wait after an order during which the process ended.
-const UNFINISHED_WAIT: Duration = Duration::from_secs(60);
 /// Time for a whole attempt.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
@@ -90,6 +86,11 @@ pub async fn run(
         client.folder.keep_standing(&client.standing);
         if client.wait(at, &mut asked).await {
             client.attempt().await;
+            // A request that came meanwhile has its answer.
+            while let Ok(Some(())) = timeout(Duration::ZERO, asked.recv()).await {}
+            // Before the authority is asked for anything else: this process may end at any moment.
+            client.plan();
+            client.folder.keep_standing(&client.standing);
         }
     }
 }
@@ -114,8 +115,7 @@ impl Client {
             (None, _) => (UNIX_EPOCH, "there is no certificate yet".to_owned()),
         };
         // After a failure the wait that was decided then stays, also where an operator had asked too early.
-        let waits_until = self.standing.next.filter(|_| self.standing.failures > 0);
-        let at = waits_until.map_or(at, |next| UNIX_EPOCH + Duration::from_secs(next));
+        let at = self.standing.waits_until(SystemTime::now()).unwrap_or(at);
         self.standing.state = match (self.standing.failures, &serves) {
             (1.., _) => "failing",
             (0, Some(_)) => "issued",
@@ -145,14 +145,8 @@ impl Client {
         if left.is_zero() {
             return true;
         }
-        let look = self.window_until.duration_since(SystemTime::now()).unwrap_or_default();
-        let look = if self.folder.certificate().is_some() {
-            look.max(Duration::from_secs(1))
-        } else {
-            LOOK_INTERVAL
-        };
         tokio::select! {
-            () = sleep(left.min(LOOK_INTERVAL).min(look)) => at <= SystemTime::now(),
+            () = sleep(pace::look(at, self.window_until, SystemTime::now())) => at <= SystemTime::now(),
             Some(()) = asked.recv() => {
                 tracing::info!("acme: an operator asks for a certificate now");
                 true
@@ -162,9 +156,8 @@ impl Client {
 
     /// Tries to get a certificate, and notes how that went.
     async fn attempt(&mut self) {
-        // If this process ends during the order, the next one waits until then.
-        self.standing.next = Some(seconds(SystemTime::now() + UNFINISHED_WAIT));
-        self.standing.state = ORDERING.to_owned();
+        let before = self.standing.waits_until(SystemTime::now());
+        self.standing.begin(SystemTime::now());
         self.folder.keep_standing(&self.standing);
         let outcome = timeout(ATTEMPT_TIMEOUT, self.obtain_patiently()).await;
         let outcome = outcome
@@ -185,18 +178,10 @@ impl Client {
                     self.errand.acme.names.join(", ")
                 );
             }
-            Err(Failure { text, wait, is_unreached }) => {
+            Err(failure) => {
                 let standing = &mut self.standing;
-                (standing.failures, standing.failed) =
-                    (standing.failures.saturating_add(1), standing.failed + 1);
-                standing.unreached = standing.unreached.saturating_add(u32::from(is_unreached));
-                let refused = standing.failures.saturating_sub(standing.unreached);
-                let pause = if is_unreached {
-                    pace::unreached(standing.unreached, jitter(now))
-                } else {
-                    pace::retry(refused, wait, jitter(now))
-                };
-                (standing.last_failure, standing.next) = (Some(seconds(now)), Some(seconds(now + pause)));
+                let text = failure.text.clone();
+                let pause = standing.fail(failure, before, (now, jitter(now)));
                 let rest = if standing.not_after.is_some() {
                     "the old certificate serves on"
                 } else {
@@ -207,7 +192,6 @@ impl Client {
                     self.errand.acme.names.join(", "),
                     in_words(pause)
                 );
-                standing.error = Some(text);
             }
         }
     }
@@ -352,10 +336,6 @@ fn in_words(pause: Duration) -> String {
         seconds @ ..120 => format!("{seconds} s"),
         seconds => format!("{} min", seconds.div_ceil(60)),
     }
-}
-
-fn seconds(at: SystemTime) -> u64 {
-    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// A number below 1 that stays the same for a certificate.

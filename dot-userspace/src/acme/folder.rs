@@ -106,8 +106,11 @@ impl Folder {
         standing_in(&self.0).unwrap_or_default()
     }
 
-    /// Keeps the standing.
+    /// Keeps the standing. A disk is not written to while nothing changes.
     pub(super) fn keep_standing(&self, standing: &Standing) {
+        if standing_in(&self.0).as_ref() == Some(standing) {
+            return;
+        }
         let text = serde_json::to_string(standing).unwrap_or_default();
         if let Err(error) = write_whole(&self.0.join(STANDING), &text, Arrival::Replace) {
             tracing::error!("acme: {}: its state cannot be kept: {error}", self.0.display());

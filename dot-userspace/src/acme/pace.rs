@@ -14,8 +14,12 @@ pub(super) const RETRY_MIN: Duration = Duration::from_secs(5 * 60);
 const UNREACHED_MIN: Duration = Duration::from_secs(10);
 /// After many.
 const RETRY_MAX: Duration = Duration::from_secs(24 * 3600);
-/// The longest wait that an authority can ask for.
-const ASKED_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The longest wait that an authority can ask for, and the longest of all after a failure.
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The wait after an order during which the process ended.
+const UNFINISHED_MIN: Duration = Duration::from_secs(60);
+/// The clock may be set meanwhile: the time is looked at this often.
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// A certificate is renewed no sooner than this after it was issued, or in half of its life if that is shorter.
 const REST: Duration = Duration::from_secs(3600);
 
@@ -54,13 +58,25 @@ pub(super) fn renewal(life: Life, window: Option<Window>, chance: f64) -> System
 pub(super) fn retry(failures: u32, asked: Option<Duration>, chance: f64) -> Duration {
     let doubled = RETRY_MIN.saturating_mul(1_u32 << failures.saturating_sub(1).min(10)).min(RETRY_MAX);
     let own = doubled + (doubled / 10).mul_f64(chance);
-    own.max(asked.unwrap_or_default().min(ASKED_MAX))
+    own.max(asked.unwrap_or_default().min(WAIT_MAX))
 }
 
 /// How long to wait after so many attempts in a row in which the authority was not reached.
 pub(super) fn unreached(failures: u32, chance: f64) -> Duration {
     let doubled = UNREACHED_MIN.saturating_mul(1_u32 << failures.saturating_sub(1).min(10)).min(RETRY_MIN);
     doubled + (doubled / 10).mul_f64(chance)
+}
+
+/// How long to wait after an order during which the process ended, when so many refusals came before it.
+pub(super) fn unfinished(refusals: u32) -> Duration {
+    UNFINISHED_MIN.saturating_mul(1_u32 << refusals.min(11)).min(RETRY_MAX)
+}
+
+/// How long to sleep before a renewal at `at`. `window_until`: when the authority is asked for its window again; a time that is over means
+/// that it is not asked now.
+pub(super) fn look(at: SystemTime, window_until: SystemTime, now: SystemTime) -> Duration {
+    let left = |until: SystemTime| until.duration_since(now).unwrap_or(LOOK_INTERVAL);
+    left(at).min(left(window_until)).min(LOOK_INTERVAL)
 }
 
 #[cfg(test)]
@@ -115,5 +131,16 @@ mod tests {
             [10, 20, 40, 300, 300, 300],
             "an authority that was not reached is asked soon again"
         );
+    }
+    /// Goal: the process sleeps for a minute, or until something is due; not for a second each time while the authority is not asked for
+    /// its window, as after a failure. Method: times before and after now.
+    #[test]
+    fn it_sleeps_while_nothing_is_due() {
+        let now = UNIX_EPOCH + DAY * 20_000;
+        let soon = now + Duration::from_secs(9);
+        assert_eq!(look(now + DAY, UNIX_EPOCH, now), LOOK_INTERVAL);
+        assert_eq!(look(now + DAY, now, now), Duration::ZERO);
+        assert_eq!(look(now + DAY, soon, now), Duration::from_secs(9));
+        assert_eq!(look(soon, now + DAY, now), Duration::from_secs(9));
     }
 }

@@ -4,8 +4,11 @@
 //! process continues by it.
 //! Never: holds a secret.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use serde::{Deserialize, Serialize};
 
+use super::{pace, words::Failure};
 use crate::config::Acme;
 
 /// The state while an order is under way.
@@ -76,13 +79,59 @@ impl Standing {
             (true, true) => Self {
                 state: "failing".to_owned(),
                 failures: before.failures.saturating_add(1),
-                failed: before.failed + 1,
+                failed: before.failed.saturating_add(1),
                 error: Some("the ACME process ended during an order".to_owned()),
                 ..before
             },
             (false, _) => fresh,
         }
     }
+
+    /// When the next attempt may begin after a failure. A clock that was wrong may have noted a time far from now, which counts for
+    /// nothing.
+    pub(super) fn waits_until(&self, now: SystemTime) -> Option<SystemTime> {
+        let next = self.next.filter(|_| self.failures > 0)?;
+        let next = UNIX_EPOCH.checked_add(Duration::from_secs(next))?;
+        (next <= now + pace::WAIT_MAX).then_some(next)
+    }
+
+    /// Notes that an order begins. If the process ends during it, the next one waits until the time that is noted here.
+    pub(super) fn begin(&mut self, now: SystemTime) {
+        let wait = now + pace::unfinished(self.refusals());
+        let next = self.waits_until(now).map_or(wait, |until| until.max(wait));
+        (self.next, self.state) = (Some(seconds(next)), ORDERING.to_owned());
+    }
+
+    /// Notes a failure; returns how long the next attempt waits. `before`: what was waited for when the order began, perhaps because the
+    /// authority had said so; an attempt that did not reach it does not shorten that.
+    pub(super) fn fail(
+        &mut self,
+        failure: Failure,
+        before: Option<SystemTime>,
+        (now, chance): (SystemTime, f64),
+    ) -> Duration {
+        (self.failures, self.failed) = (self.failures.saturating_add(1), self.failed.saturating_add(1));
+        self.unreached = self.unreached.saturating_add(u32::from(failure.is_unreached));
+        let pause = if failure.is_unreached {
+            let left = before.and_then(|before| before.duration_since(now).ok()).unwrap_or_default();
+            pace::unreached(self.unreached, chance).max(left)
+        } else {
+            pace::retry(self.refusals(), failure.wait, chance)
+        };
+        (self.last_failure, self.next) = (Some(seconds(now)), Some(seconds(now + pause)));
+        self.error = Some(failure.text);
+        pause
+    }
+
+    /// Failures of which the authority may know.
+    fn refusals(&self) -> u32 {
+        self.failures.saturating_sub(self.unreached)
+    }
+}
+
+/// Seconds since 1970.
+pub(super) fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]
@@ -109,6 +158,37 @@ mod tests {
         ] {
             let next = Standing::go_on(failing.clone(), &other);
             assert_eq!((next.failures, next.next, next.failed), (0, None, 5));
+        }
+    }
+    /// Goal: an attempt that does not reach the authority, and one that is cut off, do not shorten a wait that the authority asked for; each
+    /// order that is cut off waits longer; a time that a wrong clock noted is not waited for. Method: a refusal with Retry-After, then
+    /// these.
+    #[test]
+    fn a_wait_is_not_shortened() {
+        let (now, day) = (UNIX_EPOCH + Duration::from_secs(1_800_000_000), Duration::from_secs(86_400));
+        let mut standing = Standing::default();
+        let refused = Failure { wait: Some(day), ..Failure::new("refused") };
+        assert_eq!(standing.fail(refused, None, (now, 0.0)), day);
+        let (until, soon) = (standing.waits_until(now), now + Duration::from_secs(60));
+        assert_eq!(until, Some(now + day));
+        standing.begin(soon);
+        assert_eq!(standing.waits_until(soon), until, "if the process ends now, the next one waits as long");
+        let unreached = Failure { is_unreached: true, ..Failure::new("no network") };
+        standing.fail(unreached.clone(), until, (soon, 0.0));
+        assert_eq!((standing.waits_until(soon), standing.failures, standing.unreached), (until, 2, 1));
+        let late = now + day * 2;
+        assert_eq!(standing.fail(unreached, until, (late, 0.0)), Duration::from_secs(20));
+        let mut cut = Standing::default();
+        let mut waits = Vec::new();
+        for _ in 0..4 {
+            cut.begin(now);
+            waits.push(cut.next.unwrap() - seconds(now));
+            (cut.failures, cut.next) = (cut.failures + 1, None);
+        }
+        assert_eq!(waits, [60, 120, 240, 480]);
+        for next in [seconds(now + day * 4000), u64::MAX] {
+            let wrong = Standing { failures: 1, next: Some(next), ..Standing::default() };
+            assert_eq!(wrong.waits_until(now), None, "{next}");
         }
     }
 }

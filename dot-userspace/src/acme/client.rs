@@ -1,6 +1,7 @@
 //! The work of the ACME process: waits until a certificate is due, gets it, and keeps its state for operators.
 //!
-//! Before: this process has no rights left, and sockets for `http-01`. After: it never ends by itself; the keeper ends it.
+//! Before: this process has no rights left, and sockets for `http-01`. After: the keeper ends it; it ends by itself only when another
+//! process can see more than this one, and no order is under way.
 //! Holds: the state, which goes on in the next process.
 //! Never: attempts anything before its time, except when an operator asks (USR1).
 
@@ -25,6 +26,7 @@ use super::{
     order,
     pace::{self, Life, Window},
     proof::Proof,
+    resolver,
     standing::{Standing, seconds},
     web::Web,
     words::{Failure, clean, failure},
@@ -56,7 +58,7 @@ struct Client {
 /// `hear`: unblocks signals, once there is a handler.
 ///
 /// # Errors
-/// No signal handler can be installed.
+/// No signal handler can be installed; or the files by which servers are found were replaced, and only a new process may read them.
 pub async fn run(
     errand: Errand,
     sockets: Vec<TcpListener>,
@@ -80,7 +82,13 @@ pub async fn run(
         client.errand.acme.names.join(", "),
         client.errand.acme.directory_url()
     );
+    let was_hidden = resolver::is_hidden();
     loop {
+        if !was_hidden && resolver::is_hidden() {
+            return Err(io::Error::other(
+                "/etc/resolv.conf or /etc/hosts is another file now, for the next process",
+            ));
+        }
         client.look_for_window().await;
         let at = client.plan();
         client.folder.keep_standing(&client.standing);

@@ -7,8 +7,9 @@
 //! Source: hosts(5), resolv.conf(5).
 
 use std::{
-    fs,
+    fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
     time::Duration,
 };
 
@@ -26,6 +27,16 @@ const PORT: u16 = 53;
 /// The files.
 const HOSTS: &str = "/etc/hosts";
 const RESOLVERS: &str = "/etc/resolv.conf";
+
+/// Whether one of the files is there, and may not be read. Landlock permits files, not names: after a rename it hides the new file from a
+/// process that was confined before.
+pub(super) fn is_hidden() -> bool {
+    [HOSTS, RESOLVERS].into_iter().any(|path| is_denied(Path::new(path)))
+}
+
+fn is_denied(path: &Path) -> bool {
+    fs::File::open(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
 
 /// Every address of `host`.
 ///
@@ -98,5 +109,31 @@ mod tests {
         let text = "search example\nnameserver 192.0.2.53\noptions edns0\nnameserver 2001:db8::53\n";
         assert_eq!(servers(text), ["192.0.2.53:53", "[2001:db8::53]:53"].map(|text| text.parse().unwrap()));
         assert_eq!(servers(""), ["127.0.0.1:53".parse().unwrap()]);
+    }
+    /// Goal: a process that was confined notices that a file was replaced, which it may not read. Method: a thread that is confined as the
+    /// ACME process is, on a kernel with Landlock; a file before and after another one has its name; one that is absent.
+    #[test]
+    fn a_file_that_was_replaced_is_noticed() {
+        use std::sync::mpsc::channel;
+
+        use crate::{config::Sandbox, confine};
+        let folder = tempfile::tempdir().unwrap();
+        let (path, next) = (folder.path().join("resolv.conf"), folder.path().join("next"));
+        fs::write(&path, "nameserver 192.0.2.53\n").unwrap();
+        assert!(!is_denied(&folder.path().join("absent")));
+        let ((say, said), (go, gone)) = (channel(), channel::<()>());
+        let file = path.clone();
+        let thread = std::thread::spawn(move || {
+            let (_, is_whole) = confine::confine("a test", Sandbox::Enforce, &[], &[file.to_str().unwrap()]);
+            say.send((is_whole, is_denied(&file))).unwrap();
+            gone.recv().unwrap();
+            is_denied(&file)
+        });
+        let (is_whole, before) = said.recv().unwrap();
+        assert!(!before);
+        fs::write(&next, "nameserver 192.0.2.54\n").unwrap();
+        fs::rename(&next, &path).unwrap();
+        go.send(()).unwrap();
+        assert_eq!(thread.join().unwrap(), is_whole);
     }
 }

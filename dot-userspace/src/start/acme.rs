@@ -111,5 +111,5 @@ pub fn serve_acme() -> anyhow::Result<u8> {
     logging::write_from_now_on().context("the log thread cannot start")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("there is no runtime")?;
-    match runtime.block_on(acme::run(errand, sockets, keeper::hear)).context("it cannot hear signals")? {}
+    match runtime.block_on(acme::run(errand, sockets, keeper::hear)).context("the ACME process ends")? {}
 }

@@ -243,16 +243,25 @@ impl Client {
         let builder = || Account::builder_with_http(Box::new(web.clone()));
         let kept = self.folder.account(url);
         let kept = kept.and_then(|text| serde_json::from_str::<AccountCredentials>(&text).ok());
-        if let Some(kept) = kept {
-            let account = builder().from_credentials(kept).await;
-            return Ok((account.map_err(|error| failure("the directory cannot be read", &error))?, false));
-        }
         let contacts: Vec<_> = acme
             .contact
             .iter()
             .map(|contact| format!("mailto:{}", contact.strip_prefix("mailto:").unwrap_or(contact)))
             .collect();
+        let said = contacts.join("\n");
         let contacts: Vec<_> = contacts.iter().map(String::as_str).collect();
+        if let Some(kept) = kept {
+            let account = builder().from_credentials(kept).await;
+            let account = account.map_err(|error| failure("the directory cannot be read", &error))?;
+            if self.folder.contact(url) != Some(said.clone()) {
+                match account.update_contacts(&contacts).await {
+                    Ok(()) => self.folder.keep_contact(url, &said),
+                    // The certificate does not depend on it; the next order tries again.
+                    Err(error) => tracing::warn!("{}", failure("acme: acme.contact is refused", &error).text),
+                }
+            }
+            return Ok((account, false));
+        }
         let wish = NewAccount {
             contact: &contacts,
             terms_of_service_agreed: acme.accept_terms,
@@ -262,6 +271,7 @@ impl Client {
         let (account, credentials) = opened.map_err(|error| failure("no account is opened", &error))?;
         let text = serde_json::to_string(&credentials).map_err(|error| error.to_string())?;
         self.folder.keep_account(url, &text)?;
+        self.folder.keep_contact(url, &said);
         tracing::info!("acme: account {} was opened", clean(account.id()));
         Ok((account, true))
     }

@@ -23,6 +23,8 @@ use crate::{
 
 /// What the name of an account's file begins with: each directory has its own account.
 const ACCOUNT: &str = "account-";
+/// What the name of the file with its contacts ends with.
+const CONTACT: &str = "contact";
 /// Octets of the directory's URL in that name.
 const ACCOUNT_OCTETS_MAX: usize = 120;
 /// The standing.
@@ -92,6 +94,16 @@ impl Folder {
         write_whole(&self.account_path(directory), text, Arrival::Replace).map_err(|error| {
             Failure::new(format!("{}: the account cannot be kept: {error}", self.0.display()))
         })
+    }
+
+    /// What the authority was told of `acme.contact`.
+    pub(super) fn contact(&self, directory: &str) -> Option<String> {
+        read(&self.account_path(directory).with_extension(CONTACT)).ok()
+    }
+
+    /// Keeps that. If it cannot be kept, the authority is told again.
+    pub(super) fn keep_contact(&self, directory: &str, text: &str) {
+        let _ = write_whole(&self.account_path(directory).with_extension(CONTACT), text, Arrival::Replace);
     }
 
     /// Has the engine answer with these records, by name.

@@ -237,6 +237,28 @@ fn the_acme_process_has_no_right() {
     assert!(!Path::new(&format!("/proc/{next}")).exists());
 }
 
+/// Goal: another `acme.contact` reaches an account that exists. Method: a reload with another address, and an order. Covers: C-752
+#[test]
+fn another_contact_reaches_the_account() {
+    require!(Root, Command("pebble"), Command("pebble-challtestsrv"));
+    let network = Network::new();
+    let pebble = Pebble::start(&network, &Wishes::default());
+    let by = |contact: &str| config(&one()).set("acme", "contact", &format!("[\"{contact}\"]"));
+    let dotd = Server::launch(&network, &by("one@lab.test"), scratch(&pebble), &[]);
+    let issued = || dotd.status()["acme"]["issued"].as_u64().unwrap_or_default();
+    eventually("a certificate", || (issued() == 1).then_some(()));
+    dotd.rewrite_config(&by("two@lab.test"));
+    assert!(dotd.operate(&["reload"]).is_success);
+    let said = dotd.operate(&["acme", "renew"]);
+    assert!(said.is_success, "{said:?}");
+    let files = fs::read_dir(dotd.folder().join("state/acme")).unwrap().map(|file| file.unwrap().path());
+    let told: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "contact")).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(fs::read_to_string(&told[0]).unwrap(), "mailto:two@lab.test");
+    assert!(!dotd.stderr().contains("acme.contact is refused"));
+    dotd.stop();
+}
+
 /// Goal: a certificate may be valid for an address too. Method: the server's address beside its name; the answer of `dotd query`, which
 /// verifies the address. Covers: C-757
 #[test]

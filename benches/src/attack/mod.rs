@@ -11,16 +11,10 @@ pub mod scene;
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Parser;
-use nix::unistd::Uid;
 
-use crate::peers::{
-    machine::{Cores, Machine},
-    process::Keeper,
-    stage::Programs,
-    write_report,
-};
+use crate::peers::{measure_as_root, stage::Programs, write_report};
 use report::Report;
 
 /// A flood of connections with one query each, from separate addresses: CPU of each front end, and the waiting time of
@@ -73,15 +67,9 @@ pub struct Options {
 /// # Errors
 /// Not root, a name that no front end has, or nothing could be started.
 pub fn run(options: &Options) -> Result<bool> {
-    if !Uid::effective().is_root() {
-        bail!("namespaces and XDP need root: sudo cargo xtask bench attack");
-    }
-    let wanted = fronts::wanted(&options.only)?;
-    let cores = Cores::choose()?;
-    let keeper = Keeper::watch()?;
-    let mut machine = Machine::look(cores);
-    let (rows, left_out) = scene::attack_all(options, &wanted, cores, &keeper)?;
-    machine.look_again();
+    let (machine, (rows, left_out)) = measure_as_root("attack", "namespaces and XDP", |cores, keeper| {
+        scene::attack_all(options, &fronts::wanted(&options.only)?, cores, keeper)
+    })?;
     let report = Report { machine, options: options.clone(), rows, left_out };
     print!("{}", report.text());
     if let Some(folder) = &options.report {

@@ -1,7 +1,7 @@
 //! The attack itself: two namespaces, one front end at a time, innocent clients alone and during the flood.
 //!
 //! Before: the front ends. After: a row for each. Holds: the addresses of both kinds of clients.
-//! Never: lets two front ends run at once; the namespaces go with their threads, in any case.
+//! Never: lets two front ends run at once.
 
 use std::{
     net::Ipv4Addr,
@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use dot_tests::harness::netns::{CLIENT_V4, Network, SERVER_INTERFACE, SERVER_V4};
+use dot_tests::harness::netns::{CLIENT_V4, Network, SERVER_INTERFACE};
 use serde_json::Value;
 
 use super::Options;
@@ -25,15 +25,16 @@ use crate::{
         threads::{self, Outcome},
     },
     peers::{
-        catalog::{Backend, Entry},
+        catalog::Entry,
         machine::{self, Cores, CpuTime},
+        pair::Pair,
         process::{Keeper, Process},
-        stage::{LeftOut, Peer, Stage},
+        stage::{LeftOut, Peer, Programs, Stage},
     },
 };
 
 /// Addresses of both kinds of clients, all on the client's side: 198.18.0.0/15 is for such measurements (RFC 2544).
-pub(crate) const CLIENTS: &str = "198.18.0.0/15";
+const CLIENTS: &str = "198.18.0.0/15";
 pub(crate) const FLOOD_BASE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const INNOCENT_BASE: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
 /// Innocent clients, one in five of which connects for each query.
@@ -42,7 +43,7 @@ pub(crate) const SETTLE: Duration = Duration::from_millis(300);
 /// The flood begins before the innocents are measured, so that first handshakes meet it too.
 const AHEAD: Duration = Duration::from_millis(700);
 /// The time by which the flood may exceed its duration.
-pub(crate) const GRACE: Duration = Duration::from_secs(20);
+const GRACE: Duration = Duration::from_secs(20);
 
 /// The results of one measurement; times in µs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -88,25 +89,10 @@ pub(super) fn attack_all(
     cores: Cores,
     keeper: &Keeper,
 ) -> Result<(Vec<Row>, LeftOut)> {
-    let network = Network::new();
-    network.client.ip(&format!("route add local {CLIENTS} dev lo"));
-    network.server.ip(&format!("route add {CLIENTS} via {CLIENT_V4} dev {SERVER_INTERFACE}"));
-    let std::net::IpAddr::V4(address) = SERVER_V4 else { bail!("the pair has no IPv4 address") };
-    let (programs, keeper_too) = (options.programs.clone(), keeper.clone());
-    let stage =
-        network.server.run(move || Stage::build(&programs, &[Backend::Nsd], address, cores, &keeper_too))?;
-    // Lent to the server's thread and given back by it: programs live in the namespace of the thread that starts them.
-    let mut stage = Some(stage);
+    let mut pair = field(&options.programs, cores, keeper)?;
     let (mut rows, mut left_out) = (Vec::new(), LeftOut::new());
     for entry in wanted.iter().copied() {
-        let lent = stage.take().context("the stage is lent to one at a time")?;
-        let (lent, peer) = network.server.run(move || {
-            let peer = lent.start(entry, Backend::Nsd, &[cores.front], &[]);
-            (lent, peer)
-        });
-        let row = peer.and_then(|peer| attack(options, &network, &lent, &peer, cores, keeper));
-        stage = Some(lent);
-        match row {
+        match pair.with(entry, |network, stage, peer| attack(options, network, stage, peer, cores, keeper)) {
             Ok(row) => {
                 super::report::tell(&row);
                 rows.push(row);
@@ -118,6 +104,14 @@ pub(super) fn attack_all(
         }
     }
     Ok((rows, left_out))
+}
+
+/// The namespaces, with routes to the addresses of both kinds of clients.
+pub(crate) fn field(programs: &Programs, cores: Cores, keeper: &Keeper) -> Result<Pair> {
+    let pair = Pair::build(programs, None, cores, keeper)?;
+    pair.network().client.ip(&format!("route add local {CLIENTS} dev lo"));
+    pair.network().server.ip(&format!("route add {CLIENTS} via {CLIENT_V4} dev {SERVER_INTERFACE}"));
+    Ok(pair)
 }
 
 fn attack(
@@ -139,13 +133,7 @@ fn attack(
     if let Some(how) = peer.process.ended() {
         bail!("{how} under the flood");
     }
-    let end = Instant::now() + Duration::from_secs(options.seconds.into()) + GRACE;
-    while flood.ended().is_none() && Instant::now() < end {
-        thread::sleep(Duration::from_millis(50));
-    }
-    drop(flood);
-    let report = std::fs::read_to_string(&log)?;
-    let report: Value = serde_json::from_str(&report).with_context(|| format!("the flood said: {report}"))?;
+    let report = report_of(flood, &log, options.seconds)?;
     let figure = |name: &str| report[name].as_f64().unwrap_or_default();
     let failures: u64 =
         report["errors"].as_object().into_iter().flatten().filter_map(|row| row.1.as_u64()).sum();
@@ -160,6 +148,20 @@ fn attack(
     })
 }
 
+/// The report of a flood that ends by itself after about so many seconds.
+///
+/// # Errors
+/// It wrote no report.
+pub(crate) fn report_of(flood: Process, log: &Path, seconds: u32) -> Result<Value> {
+    let end = Instant::now() + Duration::from_secs(seconds.into()) + GRACE;
+    while flood.ended().is_none() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(50));
+    }
+    drop(flood);
+    let report = std::fs::read_to_string(log)?;
+    serde_json::from_str(&report).with_context(|| format!("the flood said: {report}"))
+}
+
 /// Starts the flood in the client's namespace; it ends by itself.
 fn flood(
     options: &Options,
@@ -169,14 +171,7 @@ fn flood(
     keeper: &Keeper,
     log: &Path,
 ) -> Result<Process> {
-    let dotload = options.dotload.canonicalize().with_context(|| {
-        format!("no {}: build it with `cargo build --release -p dot-benches`", options.dotload.display())
-    })?;
     let arguments = [
-        "-n10".to_owned(),
-        dotload.display().to_string(),
-        peer.address.to_string(),
-        "--json".to_owned(),
         "--per-connection=1".to_owned(),
         "--no-resumption".to_owned(),
         "--timeout=1".to_owned(),
@@ -185,8 +180,28 @@ fn flood(
         format!("--sources={}", options.addresses),
         format!("--source-base={FLOOD_BASE}"),
     ];
+    start_flood(&options.dotload, &arguments, network, peer, cores, (keeper, log))
+}
+
+/// Starts the load generator in the client's namespace at low priority, with these arguments.
+///
+/// # Errors
+/// It is not built, or does not start.
+pub(crate) fn start_flood(
+    dotload: &Path,
+    arguments: &[String],
+    network: &Network,
+    peer: &Peer,
+    cores: Cores,
+    (keeper, log): (&Keeper, &Path),
+) -> Result<Process> {
+    let dotload = dotload.canonicalize().with_context(|| {
+        format!("no {}: build it with `cargo build --release -p dot-benches`", dotload.display())
+    })?;
+    let (dotload, address) = (dotload.display().to_string(), peer.address.to_string());
+    let words = [&["-n10".to_owned(), dotload, address, "--json".to_owned()], arguments].concat();
     let (keeper, log) = (keeper.clone(), log.to_path_buf());
-    network.client.run(move || Process::start(&keeper, &[cores.load], Path::new("nice"), &arguments, &log))
+    network.client.run(move || Process::start(&keeper, &[cores.load], Path::new("nice"), &words, &log))
 }
 
 /// Innocent clients for the time of a measurement, with this many queries a second.

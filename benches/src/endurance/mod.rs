@@ -12,18 +12,12 @@ mod scene;
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use nix::unistd::Uid;
 
 use crate::{
     load::options::seconds,
-    peers::{
-        machine::{Cores, Machine},
-        process::Keeper,
-        stage::Programs,
-        write_report,
-    },
+    peers::{measure_as_root, stage::Programs, write_report},
 };
 use report::Report;
 
@@ -100,14 +94,8 @@ impl Transport {
 /// # Errors
 /// Not root, or dotd or its backends could not be started.
 pub fn run(options: &Options) -> Result<bool> {
-    if !Uid::effective().is_root() {
-        bail!("namespaces and XDP need root: sudo cargo xtask bench endurance");
-    }
-    let cores = Cores::choose()?;
-    let keeper = Keeper::watch()?;
-    let mut machine = Machine::look(cores);
-    let seen = scene::run(options, &keeper)?;
-    machine.look_again();
+    let (machine, seen) =
+        measure_as_root("endurance", "namespaces and XDP", |_, keeper| scene::run(options, keeper))?;
     let report = Report { machine, options: options.clone(), seen };
     print!("{}", report.text());
     if let Some(folder) = &options.report {

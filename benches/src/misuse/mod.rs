@@ -9,18 +9,16 @@
 mod report;
 mod scene;
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Parser;
-use nix::unistd::Uid;
 
 use crate::peers::{
     catalog::{DOTD, Entry},
-    machine::{Cores, Machine},
-    process::Keeper,
+    measure_as_root,
     stage::Programs,
-    write,
+    write_report,
 };
 use report::Report;
 
@@ -77,20 +75,13 @@ pub struct Options {
 /// # Errors
 /// Not root, or a program could not be started.
 pub fn run(options: &Options) -> Result<bool> {
-    if !Uid::effective().is_root() {
-        bail!("namespaces need root: sudo cargo xtask bench misuse");
-    }
-    let cores = Cores::choose()?;
-    let keeper = Keeper::watch()?;
-    let mut machine = Machine::look(cores);
-    let rows = scene::measure_all(options, &CASES, cores, &keeper)?;
-    machine.look_again();
+    let (machine, rows) = measure_as_root("misuse", "namespaces", |cores, keeper| {
+        scene::measure_all(options, &CASES, cores, keeper)
+    })?;
     let report = Report { machine, options: options.clone(), rows };
     print!("{}", report.text());
     if let Some(folder) = &options.report {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        write(&folder.join("misuse.md"), &report.markdown())?;
-        write(&folder.join("misuse.json"), &format!("{:#}\n", report.json()))?;
+        write_report(folder, "misuse", &report.markdown(), &report.json())?;
     }
     Ok(report.is_met())
 }

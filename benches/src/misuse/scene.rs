@@ -1,25 +1,18 @@
 //! Two namespaces, one dotd at a time, innocent clients alone and beside the flood of random names.
 //!
 //! Before: the cases. After: a row for each. Holds: the names of the flood.
-//! Never: lets two front ends run at once; the namespaces go with their threads, in any case.
+//! Never: lets two front ends run at once; shows a flood that asked nothing.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fmt::Write as _, fs, path::Path, thread, time::Duration};
 
-use anyhow::{Context, Result, bail};
-use dot_tests::harness::netns::{CLIENT_V4, Network, SERVER_INTERFACE, SERVER_V4};
-use serde_json::Value;
+use anyhow::{Result, bail};
+use dot_tests::harness::netns::Network;
 
 use super::Options;
 use crate::{
-    attack::scene::{CLIENTS, FLOOD_BASE, GRACE, SETTLE, Side, innocents},
+    attack::scene::{FLOOD_BASE, SETTLE, Side, field, innocents, report_of, start_flood},
     peers::{
-        catalog::{Backend, Entry},
+        catalog::Entry,
         machine::Cores,
         process::{Keeper, Process},
         stage::{Peer, Stage},
@@ -56,26 +49,14 @@ pub(super) fn measure_all(
     cores: Cores,
     keeper: &Keeper,
 ) -> Result<Vec<Row>> {
-    let network = Network::new();
-    network.client.ip(&format!("route add local {CLIENTS} dev lo"));
-    network.server.ip(&format!("route add {CLIENTS} via {CLIENT_V4} dev {SERVER_INTERFACE}"));
-    let std::net::IpAddr::V4(address) = SERVER_V4 else { bail!("the pair has no IPv4 address") };
-    let (programs, keeper_too) = (options.programs.clone(), keeper.clone());
-    let stage =
-        network.server.run(move || Stage::build(&programs, &[Backend::Nsd], address, cores, &keeper_too))?;
-    let names = stage.folder().join("random-names");
+    let mut pair = field(&options.programs, cores, keeper)?;
+    let names = pair.folder().join("random-names");
     fs::write(&names, random_names())?;
-    // Lent to the server's thread and given back by it: programs live in the namespace of the thread that starts them.
-    let mut stage = Some(stage);
     let mut rows = Vec::new();
     for case in cases {
-        let lent = stage.take().context("the stage is lent to one at a time")?;
-        let (lent, peer) = network.server.run(move || {
-            let peer = lent.start(case, Backend::Nsd, &[cores.front], &[]);
-            (lent, peer)
-        });
-        let row = measure(options, &network, &lent, &peer?, cores, (keeper, &names))?;
-        stage = Some(lent);
+        let row = pair.with(case, |network, stage, peer| {
+            measure(options, network, stage, peer, cores, (keeper, &names))
+        })?;
         super::report::tell(&row);
         rows.push(row);
     }
@@ -101,13 +82,7 @@ fn measure(
     if let Some(how) = peer.process.ended() {
         bail!("{how} beside the flood");
     }
-    let end = Instant::now() + Duration::from_secs(options.seconds.into()) + GRACE;
-    while flood.ended().is_none() && Instant::now() < end {
-        thread::sleep(Duration::from_millis(50));
-    }
-    drop(flood);
-    let report = fs::read_to_string(&log)?;
-    let report: Value = serde_json::from_str(&report).with_context(|| format!("the flood said: {report}"))?;
+    let report = report_of(flood, &log, options.seconds)?;
     let rcodes: Vec<(&str, f64)> = report["rcodes"]
         .as_object()
         .into_iter()
@@ -115,6 +90,9 @@ fn measure(
         .filter_map(|(name, count)| Some((name.as_str(), count.as_f64()?)))
         .collect();
     let all: f64 = rcodes.iter().map(|(_, count)| count).sum();
+    if all == 0.0 {
+        bail!("the flood got no response: {report}");
+    }
     let refused: f64 = rcodes.iter().filter(|(name, _)| *name == "REFUSED").map(|(_, count)| count).sum();
     let seconds = report["elapsed_seconds"].as_f64().unwrap_or_default().max(f64::MIN_POSITIVE);
     Ok(Row {
@@ -123,7 +101,7 @@ fn measure(
         quiet,
         attacked,
         flood_per_second: all / seconds,
-        refused_part: refused / all.max(f64::MIN_POSITIVE),
+        refused_part: refused / all,
     })
 }
 
@@ -136,15 +114,8 @@ fn flood(
     keeper: &Keeper,
     [names, log]: [&Path; 2],
 ) -> Result<Process> {
-    let dotload = options.dotload.canonicalize().with_context(|| {
-        format!("no {}: build it with `cargo build --release -p dot-benches`", options.dotload.display())
-    })?;
     let seconds = options.seconds + u32::try_from(AHEAD.as_secs()).unwrap_or_default() + 1;
     let arguments = [
-        "-n10".to_owned(),
-        dotload.display().to_string(),
-        peer.address.to_string(),
-        "--json".to_owned(),
         "--expect=NOERROR,NXDOMAIN,REFUSED".to_owned(),
         format!("--file={}", names.display()),
         format!("--seconds={seconds}"),
@@ -153,8 +124,7 @@ fn flood(
         "--sources=1".to_owned(),
         format!("--source-base={FLOOD_BASE}"),
     ];
-    let (keeper, log): (_, PathBuf) = (keeper.clone(), log.to_path_buf());
-    network.client.run(move || Process::start(&keeper, &[cores.load], Path::new("nice"), &arguments, &log))
+    start_flood(&options.dotload, &arguments, network, peer, cores, (keeper, log))
 }
 
 /// Different labels in an order without a pattern, below the domain of the innocents' names.

@@ -9,18 +9,12 @@ mod fronts;
 mod report;
 mod scene;
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Parser;
-use nix::unistd::Uid;
 
-use crate::peers::{
-    machine::{Cores, Machine},
-    process::Keeper,
-    stage::Programs,
-    write,
-};
+use crate::peers::{measure_as_root, stage::Programs, write_report};
 use report::Report;
 
 /// The packaged config under load, with XDP as it ships and with XDP off, in turns: queries a second and CPU of a query.
@@ -66,20 +60,13 @@ pub struct Options {
 /// # Errors
 /// Not root, or one of them could not be started.
 pub fn run(options: &Options) -> Result<bool> {
-    if !Uid::effective().is_root() {
-        bail!("namespaces and XDP need root: sudo cargo xtask bench packaged");
-    }
-    let cores = Cores::choose()?;
-    let keeper = Keeper::watch()?;
-    let mut machine = Machine::look(cores);
-    let rows = scene::measure_all(options, cores, &keeper)?;
-    machine.look_again();
+    let (machine, rows) = measure_as_root("packaged", "namespaces and XDP", |cores, keeper| {
+        scene::measure_all(options, cores, keeper)
+    })?;
     let report = Report { machine, options: options.clone(), rows };
     print!("{}", report.text());
     if let Some(folder) = &options.report {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        write(&folder.join("packaged.md"), &report.markdown())?;
-        write(&folder.join("packaged.json"), &format!("{:#}\n", report.json()))?;
+        write_report(folder, "packaged", &report.markdown(), &report.json())?;
     }
     Ok(report.rows.iter().all(|row| row.failures == 0))
 }

@@ -6,7 +6,7 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use dot_tests::harness::netns::{Network, SERVER_V4};
+use dot_tests::harness::netns::Network;
 
 use super::{Options, fronts};
 use crate::{
@@ -17,8 +17,9 @@ use crate::{
         threads::{self, Outcome},
     },
     peers::{
-        catalog::{Backend, Entry},
+        catalog::Entry,
         machine::{self, Cores},
+        pair::Pair,
         process::Keeper,
         stage::{Peer, Stage},
     },
@@ -46,30 +47,16 @@ pub(super) struct Row {
 /// # Errors
 /// No namespaces, no backend, or a dotd that does not start.
 pub(super) fn measure_all(options: &Options, cores: Cores, keeper: &Keeper) -> Result<Vec<Row>> {
-    let network = Network::new();
-    let std::net::IpAddr::V4(address) = SERVER_V4 else { bail!("the pair has no IPv4 address") };
-    let (programs, keeper) = (options.programs.clone(), keeper.clone());
-    let stage = network.server.run(move || -> Result<Stage> {
-        let mut stage = Stage::build(&programs, &[], address, cores, &keeper)?;
-        stage.add_backend(Backend::Nsd, BACKEND_PORT)?;
-        Ok(stage)
-    })?;
-    // Lent to the server's thread and given back by it: programs live in the namespace of the thread that starts them.
-    let mut stage = Some(stage);
+    let mut pair = Pair::build(&options.programs, Some(BACKEND_PORT), cores, keeper)?;
     let entries = fronts::both();
     let mut rows = entries.map(|entry| Row { name: entry.name, ..Row::default() });
     for round in 0..options.rounds {
         let mut turns = [0, 1];
         turns.rotate_left(round as usize % 2);
         for turn in turns {
-            let lent = stage.take().context("the stage is lent to one at a time")?;
             let entry: &'static Entry = entries[turn];
-            let (lent, peer) = network.server.run(move || {
-                let peer = lent.start(entry, Backend::Nsd, &[cores.front], &[]);
-                (lent, peer)
-            });
-            let measured = peer.and_then(|peer| measure(options, &network, &lent, &peer, cores));
-            stage = Some(lent);
+            let measured =
+                pair.with(entry, |network, stage, peer| measure(options, network, stage, peer, cores));
             let (outcome, version) = measured.with_context(|| entry.name)?;
             add(&mut rows[turn], &outcome, version);
         }

@@ -14,6 +14,7 @@ pub(crate) mod idle;
 pub(crate) mod machine;
 pub(crate) mod markdown;
 mod options;
+pub(crate) mod pair;
 mod pictures;
 pub(crate) mod process;
 mod record;
@@ -28,6 +29,7 @@ pub use options::Options;
 use std::{fs, net::Ipv4Addr, path::Path};
 
 use anyhow::{Context, Result, bail};
+use nix::unistd::Uid;
 use serde_json::Value;
 
 use catalog::Backend;
@@ -81,6 +83,26 @@ fn backends(works: &[&workloads::Work]) -> Vec<Backend> {
     backends
 }
 
+/// Measures as root, on the cores of this machine. Returns the machine, which was looked at before and after, and what was measured.
+///
+/// # Errors
+/// Not root, no cores, or those of `measure`; `needs` says what of it needs root, for the bench of this name.
+pub(crate) fn measure_as_root<T>(
+    name: &str,
+    needs: &str,
+    measure: impl FnOnce(Cores, &process::Keeper) -> Result<T>,
+) -> Result<(Machine, T)> {
+    if !Uid::effective().is_root() {
+        bail!("{needs} need root: sudo cargo xtask bench {name}");
+    }
+    let cores = Cores::choose()?;
+    let keeper = process::Keeper::watch()?;
+    let mut machine = Machine::look(cores);
+    let measured = measure(cores, &keeper)?;
+    machine.look_again();
+    Ok((machine, measured))
+}
+
 /// Writes a report as NAME.md and NAME.json into a folder, which it makes.
 pub(crate) fn write_report(folder: &Path, name: &str, markdown: &str, json: &Value) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -88,7 +110,7 @@ pub(crate) fn write_report(folder: &Path, name: &str, markdown: &str, json: &Val
     write(&folder.join(format!("{name}.json")), &format!("{json:#}\n"))
 }
 
-pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
+fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     println!("written: {}", path.display());
     Ok(())

@@ -30,7 +30,7 @@ impl Acceptor {
 
     /// Whether a client may not ask and gets no response: its connection must be closed; the refusal is counted.
     pub(super) fn closes_at(&self, entry: Entry, client: SocketAddr) -> bool {
-        match self.by_address(entry, client).filter(|denial| denial.is_silent) {
+        match self.by_address(entry.listener, client).filter(|denial| denial.is_silent) {
             Some(denial) => {
                 self.shared().counters.add(Counter::RefusedAccess, 1);
                 self.note(denial, client);
@@ -42,7 +42,7 @@ impl Acceptor {
 
     /// The client of a session with the judgement about its address.
     pub(super) fn guest(&self, entry: Entry, client: Client) -> Guest {
-        let by_address = self.by_address(entry, client.source);
+        let by_address = self.by_address(entry.listener, client.source);
         by_address.inspect(|denial| self.note(*denial, client.source));
         let member = self.shared().member_of(entry.listener, client.source.ip(), None);
         Guest { listener: entry.listener, by_address, member, ..Guest::from(client) }
@@ -56,32 +56,37 @@ impl Acceptor {
         }
     }
 
-    /// Notes whether the names in its handshake forbid a client to ask.
+    /// Judges a client at the end of its handshake: by the names in it, and again by its address, because a reload may have come since
+    /// it connected.
     pub(super) fn recognise(
         &self,
         guest: &mut Guest,
         server_name: Option<Box<str>>,
         client_names: Vec<String>,
     ) {
+        let before = guest.by_address;
+        guest.by_address = self.by_address(guest.listener, guest.client.source);
+        guest
+            .by_address
+            .filter(|_| before.is_none())
+            .inspect(|denial| self.note(*denial, guest.client.source));
         let identity = Identity { server_name, client_names };
         if let (Some(access), Some(listener)) = (self.shared().access(), guest.listener) {
             guest.by_names = access.denies_names(listener, &identity);
             guest.by_names.inspect(|denial| self.note(*denial, guest.client.source));
         }
-        if self.shared().keeps_names() {
-            self.keep(guest, Some(Box::new(identity.kept())));
-        }
+        self.keep(guest, self.shared().keeps_names().then(|| Box::new(identity.kept())));
     }
 
-    /// Keeps the names in its handshake with a client, and chooses its tenant by them.
+    /// Keeps the names in its handshake with a client, if a tenant is recognised by names, and chooses its tenant.
     pub(super) fn keep(&self, guest: &mut Guest, identity: Option<Box<Identity>>) {
         let client = guest.client.source.ip();
         guest.member = self.shared().member_of(guest.listener, client, identity.as_deref());
         guest.identity = identity;
     }
 
-    fn by_address(&self, entry: Entry, client: SocketAddr) -> Option<Denial> {
-        self.shared().denies(entry.listener?, client.ip())
+    fn by_address(&self, listener: Option<SocketAddr>, client: SocketAddr) -> Option<Denial> {
+        self.shared().denies(listener?, client.ip())
     }
 
     fn note(&self, denial: Denial, client: SocketAddr) {

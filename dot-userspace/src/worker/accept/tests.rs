@@ -13,9 +13,10 @@ use crate::{
     cache::Keeping,
     config::{ClientAddress, ClientSubnet, Config, Policy, XdpMode},
     ledger::{ControlCounters, Snapshot, WorkerCounters},
+    policy::{Access, AccessReason, TenantId, Tenants},
     proxy::Trusted,
     session::{
-        IdleProbe, WorkerShared,
+        IdleProbe, Tenancy, WorkerShared,
         scripted::{Read, Scripted, no_limits},
     },
     tls::{Tickets, certificate},
@@ -173,5 +174,49 @@ fn only_a_shortage_takes_a_place() {
         acceptor.note_refusal(&io::Error::from_raw_os_error(EMFILE), later);
         assert_eq!(admission.total(), 0);
         drop(queued);
+    });
+}
+
+/// Goal: a client is judged at the end of its handshake by the settings of that moment, although a reload came after it had begun: by
+/// the access lists for its address, and by the tenants, whose places may be others. Method: a client before a reload and after it;
+/// no tenant is recognised by names.
+#[test]
+fn a_reload_during_a_handshake_counts() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let acceptor = acceptor(&admission_of_ten());
+        let shared = acceptor.shared();
+        let address: SocketAddr = "127.0.0.1:853".parse().unwrap();
+        let parse = |text: &str| {
+            let listen = "[listen]\ndot = [\"127.0.0.1:853\"]\n";
+            crate::config::parse(&format!("{listen}{text}"), "f").unwrap()
+        };
+        let serve = |text: &str| {
+            let tenants = Tenants::new(&parse(text).tenant).map(Arc::new);
+            let own = text.matches("name").map(|_| Tenancy::default()).collect();
+            shared.serve_tenants(tenants, Arc::default(), own);
+        };
+        let tenant =
+            |name: &str, net: &str| format!("[[tenant]]\nname = \"{name}\"\nprefixes = [\"{net}\"]\n");
+        let (home, office) = (tenant("home", "192.0.2.0/24"), tenant("office", "10.0.0.0/8"));
+        let source = "192.0.2.1:4000".parse().unwrap();
+        let client = Client { source, destination: address, is_datagram: false, tls: None, tlvs: None };
+        let entry = Entry { transport: Transport::Dot, number: 0, listener: Some(address) };
+        serve(&home);
+        let mut guest = acceptor.guest(entry, client.clone());
+        assert_eq!((guest.member.tenant, guest.by_address), (TenantId::at(0), None));
+        serve(&(office + &home));
+        let access = parse("[access]\ndeny = [\"192.0.2.0/24\"]\n").access;
+        shared.admit_by(Access::new(&access, &[]).map(Arc::new));
+        acceptor.recognise(&mut guest, None, Vec::new());
+        assert_eq!(guest.member.tenant, TenantId::at(1));
+        assert_eq!(guest.by_address.map(|denial| denial.reason), Some(AccessReason::Denied));
+        assert_eq!(shared.counters.get(Counter::AccessDenied), 1);
+        acceptor.recognise(&mut guest, None, Vec::new());
+        assert_eq!(shared.counters.get(Counter::AccessDenied), 1, "counted once");
+        serve("");
+        shared.admit_by(None);
+        acceptor.recognise(&mut guest, None, Vec::new());
+        assert_eq!((guest.member.tenant, guest.by_address), (TenantId::NOBODY, None));
     });
 }

@@ -19,7 +19,8 @@ use crate::{
     },
 };
 
-/// Names of the flood: more than it asks for in a window, so that none is asked twice there.
+/// Names of the flood: more than it asks for in a second, on the machines of docs/performance.md; then they come again, to a dotd without
+/// a cache.
 const NAMES: u32 = 400_000;
 /// The flood begins before the innocents are measured: it must be found first.
 const AHEAD: Duration = Duration::from_secs(2);

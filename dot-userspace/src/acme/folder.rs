@@ -23,8 +23,8 @@ use crate::{
 
 /// What the name of an account's file begins with: each directory has its own account.
 const ACCOUNT: &str = "account-";
-/// What the name of the file with its contacts ends with.
-const CONTACT: &str = "contact";
+/// What the name of the file with its contacts begins with.
+const CONTACT: &str = "contact-";
 /// Octets of the directory's URL in that name.
 const ACCOUNT_OCTETS_MAX: usize = 120;
 /// The standing.
@@ -74,36 +74,36 @@ impl Folder {
 
     /// The account at a directory, as the library wrote it.
     pub(super) fn account(&self, directory: &str) -> Option<Zeroizing<String>> {
-        read(&self.account_path(directory)).ok().map(Zeroizing::new)
+        read(&self.path_of(ACCOUNT, directory)).ok().map(Zeroizing::new)
     }
 
-    fn account_path(&self, directory: &str) -> PathBuf {
+    fn path_of(&self, begin: &str, directory: &str) -> PathBuf {
         let sign =
             |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' };
         let name: String = directory.chars().take(ACCOUNT_OCTETS_MAX).map(sign).collect();
-        self.0.join(format!("{ACCOUNT}{name}.json"))
+        self.0.join(format!("{begin}{name}.json"))
     }
 
     /// Forgets an account that the authority does not know any more.
     pub(super) fn forget_account(&self, directory: &str) {
-        let _ = fs::remove_file(self.account_path(directory));
+        let _ = fs::remove_file(self.path_of(ACCOUNT, directory));
     }
 
     /// Keeps the account.
     pub(super) fn keep_account(&self, directory: &str, text: &str) -> Result<(), Failure> {
-        write_whole(&self.account_path(directory), text, Arrival::Replace).map_err(|error| {
+        write_whole(&self.path_of(ACCOUNT, directory), text, Arrival::Replace).map_err(|error| {
             Failure::new(format!("{}: the account cannot be kept: {error}", self.0.display()))
         })
     }
 
     /// What the authority was told of `acme.contact`.
     pub(super) fn contact(&self, directory: &str) -> Option<String> {
-        read(&self.account_path(directory).with_extension(CONTACT)).ok()
+        read(&self.path_of(CONTACT, directory)).ok()
     }
 
     /// Keeps that. If it cannot be kept, the authority is told again.
     pub(super) fn keep_contact(&self, directory: &str, text: &str) {
-        let _ = write_whole(&self.account_path(directory).with_extension(CONTACT), text, Arrival::Replace);
+        let _ = write_whole(&self.path_of(CONTACT, directory), text, Arrival::Replace);
     }
 
     /// Has the engine answer with these records, by name.

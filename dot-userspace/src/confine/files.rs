@@ -45,11 +45,13 @@ pub(super) fn confine(folders: &[&Path], also_read: &[&str]) -> Result<String, S
 
 fn restrict(folders: &[&Path], also_read: &[&str]) -> Result<RulesetStatus, RulesetError> {
     let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
-    // The engine may make, replace and remove its own files and sockets; it may execute nothing, and make no device.
+    // The engine may make, replace and remove its own files and sockets, and make a folder: a reload may bring [acme]. It may execute
+    // nothing, and make no device.
     let own = read
         | AccessFs::WriteFile
         | AccessFs::Truncate
         | AccessFs::MakeReg
+        | AccessFs::MakeDir
         | AccessFs::MakeSock
         | AccessFs::RemoveFile;
     let authorities = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().filter_map(env::var_os);

@@ -6,7 +6,7 @@
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use dot_tests::{
@@ -252,7 +252,8 @@ fn another_contact_reaches_the_account() {
     let said = dotd.operate(&["acme", "renew"]);
     assert!(said.is_success, "{said:?}");
     let files = fs::read_dir(dotd.folder().join("state/acme")).unwrap().map(|file| file.unwrap().path());
-    let told: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "contact")).collect();
+    let is_contact = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with("contact-");
+    let told: Vec<_> = files.filter(is_contact).collect();
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!(fs::read_to_string(&told[0]).unwrap(), "mailto:two@lab.test");
     assert!(!dotd.stderr().contains("acme.contact is refused"));

@@ -306,3 +306,53 @@ fn names_behind_one_address_have_rates_of_their_own() {
     assert!(refused(Some("anna.dot.example"), 60) > 0, "over two sessions");
     assert!(dotd.stats().counter("tenants", "queries_refused") > 0);
 }
+
+/// Goal: the answer to a datagram that was in flight at a reload is changed by the zones of its client's tenant, which has another place
+/// in the list now, and not by those of the tenant at its old place. Method: a backend holds the answer while a tenant with a zone takes
+/// the first place; a name that is blocked by then shows that the reload is done.
+#[test]
+fn a_datagram_in_flight_keeps_its_tenant() {
+    require!(Root);
+    let network = Network::new();
+    let plain = Scripted::start(&network, |query| {
+        let reply = reply_to(&query.octets, A, &[vec![192, 0, 2, 66]]);
+        vec![if query.octets.get(13) == Some(&b's') { Act::Hold(reply) } else { Act::Send(reply) }]
+    });
+    let scratch = Scratch::new();
+    let apex = "$TTL 60\n@ SOA localhost. root.localhost. 7 3600 600 86400 60\n@ NS localhost.\n";
+    scratch.write("address", format!("{apex}32.66.2.0.192.rpz-ip CNAME .\n"));
+    scratch.write("name", format!("{apex}done.test CNAME .\n"));
+    let home = format!("[[tenant]]\nname = \"home\"\nprefixes = [\"{CLIENT_V4}/32\"]\n");
+    let config = |tenants: &str| {
+        Config::new()
+            .xdp("off")
+            .set("listen", "do53", "[\"0.0.0.0:53\"]")
+            .backend_with(plain.address, "timeout = \"30s\"")
+            .tables(tenants)
+    };
+    let dotd = Server::launch(&network, &config(&home), scratch, &[]);
+    let socket = udp(&network.client, SocketAddr::new(SERVER_V4, 53));
+    let send = |id, name| socket.send(&query(id, name, A)).expect("sent");
+    let receive = || {
+        let mut octets = [0; 1500];
+        let length = uninterrupted(|| socket.recv(&mut octets)).expect("an answer");
+        Message::parse(&octets[..length]).expect("whole")
+    };
+    send(1, "slow.test");
+    eventually("the backend holds the query", || (plain.held() == 1).then_some(()));
+    let other = "[[tenant]]\nname = \"other\"\nprefixes = [\"198.51.100.0/24\"]\n";
+    let zone = |name: &str, tenant: &str| {
+        format!("[[policy.zone]]\nname = \"{name}.lab\"\nfile = \"{name}\"\ntenants = [\"{tenant}\"]\n")
+    };
+    let zones = zone("address", "other") + &zone("name", "home");
+    dotd.rewrite_config(&config(&format!("{other}{home}{zones}")));
+    assert!(dotd.operate(&["reload"]).is_success, "{}", dotd.stderr());
+    eventually("the reload is done where this client is served", || {
+        send(2, "done.test");
+        (receive().rcode() == NXDOMAIN).then_some(())
+    });
+    plain.release();
+    let answer = receive();
+    assert_eq!((answer.id, answer.rcode()), (1, 0));
+    assert_eq!(answer.rdata(A), [[192, 0, 2, 66]]);
+}

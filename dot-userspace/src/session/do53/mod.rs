@@ -44,7 +44,7 @@ use crate::{
     events::{Effort, What},
     ledger::{Counter, Disposal, QueryTransport, turn_time},
     moment::Moment,
-    policy::{Denial, TenantId},
+    policy::{Denial, Member, TenantId},
     proxy::{Client, header},
     supervise::supervise,
 };
@@ -196,6 +196,11 @@ impl Endpoint {
         }
     }
 
+    /// The tenant of a client, which shows no names here.
+    fn member_of(&self, client: SocketAddr) -> Member {
+        self.shared.member_of(Some(self.address), client.ip(), None)
+    }
+
     /// Whether the sender of a datagram may not ask; a dropped datagram is counted here.
     fn denies(&self, client: SocketAddr) -> Option<Denial> {
         let denial = self.shared.denies(self.address, client.ip())?;
@@ -218,7 +223,7 @@ impl Endpoint {
         self.shared.events.trace.tell(source, None, |names| traced::query(message, names));
         let tell = |what, refused| self.tell_misuse(source, what, refused);
         let misused = self.shared.judge_message(source.ip(), true, tell).unwrap_or_default();
-        let member = self.shared.member_of(Some(self.address), source.ip(), None);
+        let member = self.member_of(source);
         let by_tenant = self.shared.judge_member(member);
         by_tenant.inspect(|refusal| self.shared.events.refused(source, refusal.counter));
         let refusal = denial.map(|_| Refusal::ACCESS).or(misused.refusal).or(by_tenant);

@@ -73,7 +73,6 @@ impl Asker for Asking<'_> {
             endpoint: Rc::clone(self.endpoint),
             ends: self.ends,
             row: self.row,
-            tenant: self.tenant,
             client: self.client.clone(),
             octets_max: self.octets_max,
         }));
@@ -156,7 +155,6 @@ struct Owed {
     endpoint: Rc<Endpoint>,
     ends: Ends,
     row: Row,
-    tenant: TenantId,
     /// The client that a load balancer named.
     client: Option<Client>,
     octets_max: usize,
@@ -194,8 +192,11 @@ impl Sink for Sender {
     }
 
     fn response(&self, asked: Asked, response: &[u8]) -> Result<(), Broken> {
-        if let Some(Owed { endpoint, ends, row, tenant, client, octets_max }) = self.owed.borrow().as_ref() {
-            let (ends, row, tenant, client, octets_max) = (*ends, *row, *tenant, client.clone(), *octets_max);
+        if let Some(Owed { endpoint, ends, row, client, octets_max }) = self.owed.borrow().as_ref() {
+            let (ends, row, client, octets_max) = (*ends, *row, client.clone(), *octets_max);
+            // Its tenant of this moment: a reload may have changed the list, in which a tenant is a place.
+            let source = Addressee { ends, named: client.as_ref() }.source();
+            let tenant = endpoint.member_of(source).tenant;
             let asking = Asking { endpoint, ends, row, tenant, client, octets_max };
             asking.screened(asked, response, Disposal::Forwarded)?;
         }

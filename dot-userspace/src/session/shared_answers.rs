@@ -25,7 +25,7 @@ use crate::{
 pub(super) fn ask(shared: &WorkerShared, message: &[u8], query: &Query, asker: &impl Asker) {
     let tenant = asker.tenant();
     let Some(answers) = shared.answers_of(tenant) else { return forward(shared, message, query, asker) };
-    let told = shared.backends_of(tenant).told(query, || asker.client());
+    let told = shared.look_at_backends_of(tenant, |backends| backends.told(query, || asker.client()));
     let Some(key) = Key::of(message, query, told) else {
         shared.counters.add(Counter::CacheBypassed, 1);
         return forward(shared, message, query, asker);

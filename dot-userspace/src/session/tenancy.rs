@@ -140,12 +140,17 @@ impl WorkerShared {
             || own.iter().any(|own| own.backends.as_ref().is_some_and(|own| own.learn_clients()))
     }
 
+    /// What `look` sees of those backends, without another owner of everybody's.
+    pub(super) fn look_at_backends_of<T>(&self, tenant: TenantId, look: impl FnOnce(&Backends) -> T) -> T {
+        match tenant.place() {
+            None => look(&self.backends.borrow()),
+            Some(_) => look(&self.backends_of(tenant)),
+        }
+    }
+
     /// The shares of what these backends can have in flight.
     pub(super) fn shares_of(&self, tenant: TenantId) -> Shares {
-        match tenant.place() {
-            None => self.backends.borrow().shares(),
-            Some(_) => self.backends_of(tenant).shares(),
-        }
+        self.look_at_backends_of(tenant, Backends::shares)
     }
 
     /// The cache of a tenant. `None`: the cache is off.

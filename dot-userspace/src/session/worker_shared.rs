@@ -181,7 +181,7 @@ impl WorkerShared {
     /// Whether the client with this row may have another query in flight by UDP.
     pub(super) fn has_datagram_share(&self, tenant: TenantId, row: Row) -> bool {
         let (own, all) = self.clients.datagrams(row);
-        own < self.backends_of(tenant).datagram_share(all)
+        own < self.look_at_backends_of(tenant, |backends| backends.datagram_share(all))
     }
 
     /// Units that a session may use in this turn; `granted`: units for which it has waited.

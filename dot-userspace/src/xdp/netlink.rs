@@ -1,7 +1,7 @@
 //! Sockets for questions to the kernel over netlink, whose answers are waited for a bounded time.
 //!
 //! Before: another file has a question. After: it has the kernel's answer, or an error that says that none came.
-//! Holds: the opening, and the wait. Never: reads what an answer says.
+//! Holds: the opening, the wait, and the end of an answer that was given up. Never: reads what an answer says.
 //!
 //! Source: netlink(7), socket(7) (SO_RCVTIMEO).
 
@@ -9,7 +9,7 @@ use std::{io, time::Duration};
 
 use netlink_sys::{Socket, SocketAddr};
 use nix::sys::{
-    socket::{setsockopt, sockopt::ReceiveTimeout},
+    socket::{MsgFlags, setsockopt, sockopt::ReceiveTimeout},
     time::{TimeVal, TimeValLike as _},
 };
 
@@ -46,6 +46,27 @@ pub(super) fn receive(socket: &Socket) -> io::Result<Vec<u8>> {
         Err(error) => Err(error),
     }
 }
+
+/// Reads the rest of an answer that was given up, which would be taken for that of the next question.
+///
+/// # Errors
+/// The rest has more than [`DATAGRAMS_MAX`] datagrams.
+pub(super) fn drain(socket: &Socket) -> io::Result<()> {
+    let mut octets = Vec::with_capacity(DATAGRAM_OCTETS);
+    for _ in 0..DATAGRAMS_MAX {
+        octets.clear();
+        match socket.recv(&mut octets, MsgFlags::MSG_DONTWAIT.bits()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            // One that is too long, or an error that is over: the next is read.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Err(io::Error::other("the kernel does not end its answer over netlink"))
+}
+
+/// The most datagrams of such a rest.
+const DATAGRAMS_MAX: u32 = 4096;
+const DATAGRAM_OCTETS: usize = 32 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -61,6 +61,7 @@ impl Queues {
     /// The kernel refused the question, or did not answer.
     pub fn counts(&self) -> io::Result<KernelQueues> {
         let mut counts = KernelQueues::default();
+        netlink::drain(&self.socket)?;
         for family in [numbers::AF_INET, numbers::AF_INET6] {
             self.socket.send(&question(family), 0)?;
             while !read(&netlink::receive(&self.socket)?, &self.listeners, &mut counts)? {}
@@ -173,6 +174,18 @@ mod tests {
         socket.set_nonblocking(true).unwrap();
         let _ = socket.connect(&at.into());
         socket
+    }
+
+    /// Goal: the counts are those of this moment, also after a call that gave up in the middle of an answer. Method: a question
+    /// whose answer is not read. Covers: C-702
+    #[test]
+    fn the_rest_of_an_answer_is_not_the_next_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let queues = Queues::open(vec![at]).unwrap();
+        queues.socket.send(&question(numbers::AF_INET), 0).unwrap();
+        let _client = TcpStream::connect(at).unwrap();
+        assert_eq!(queues.counts().unwrap(), KernelQueues { waiting: 1, dropped: 0 });
     }
 
     /// Goal: a listener at a link-local address is counted. Method: its address with a scope, as the config has it; other ports

@@ -2,7 +2,7 @@
 //!
 //! The same code decides in the kernel (dot-ebpf), in unit tests, and in the differential test that compares both. In
 //! the order in which a packet passes them: [`frame`] reads octets within bounds → [`packet`] finds headers and ports,
-//! [`walk`] finds those behind tags and extension headers → [`judge`] decides, from [`knowledge`], [`settings`],
+//! [`walk`] finds those behind tags and extension headers, [`others`] says early what is another service's → [`judge`] decides, from [`knowledge`], [`settings`],
 //! [`flow`] and [`rate`] alone → [`verdict`] names the outcome → [`counters`] gives it a counter. Beside these:
 //! [`prefix`] (which addresses count as one client), [`network`] (the same at three lengths), [`spent`] (networks that have
 //! used up a budget), [`ban`] (clients that are refused for a while), [`client_cache`]
@@ -29,6 +29,7 @@ pub mod local;
 pub mod maps;
 pub mod network;
 pub mod notice;
+pub mod others;
 pub mod packet;
 #[cfg(feature = "user")]
 mod pod;

@@ -390,6 +390,6 @@ fn write_flow<'a>(frame: &impl Headers, packet: &'a mut Packet, ports: u32) -> O
 
 /// Source and destination port of a transport header's first word.
 #[inline(always)]
-const fn split(both_ports: u32) -> (u16, u16) {
+pub(crate) const fn split(both_ports: u32) -> (u16, u16) {
     ((both_ports >> 16) as u16, (both_ports & 0xffff) as u16)
 }

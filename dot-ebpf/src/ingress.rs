@@ -11,6 +11,7 @@ use aya_ebpf::{
 };
 use dot_common::{
     judge,
+    others::is_for_others,
     packet::{Interest, Packet, parse_into},
     truncation::Truncation,
     verdict::Action,
@@ -41,6 +42,10 @@ impl Hook for TcContext {
 #[inline(always)]
 pub(crate) fn judge(context: &TcContext) -> i32 {
     let datagram = Datagram(context);
+    // On loopback most packets are a backend's: they are for others, and nothing of them is gathered or walked.
+    if is_for_others(&datagram, &OwnPorts) {
+        return TC_ACT_UNSPEC;
+    }
     datagram.gather::<ATTRIBUTABLE_OCTETS>();
     let known = Kernel::about(context);
     let interest = |packet: &Packet| {

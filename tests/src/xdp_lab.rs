@@ -225,12 +225,14 @@ impl Lab {
         self.newly_counted_any().into_iter().map(|(index, count)| (verdict(index), count)).collect()
     }
 
-    /// Nanoseconds per frame, over that many runs on the same frame.
-    pub fn nanoseconds(&mut self, frame: &[u8], repeat: u32) -> u128 {
+    /// Nanoseconds per frame, over that many runs of a program (`maps::PROGRAM_…`) on the same frame.
+    pub fn nanoseconds(&mut self, program: &str, frame: &[u8], repeat: u32) -> u128 {
         let options = TestRunOptions { data_in: Some(frame), repeat, ..Default::default() };
-        let duration = self.xdp().test_run(options).expect("the program runs").duration;
+        let is_xdp = program == maps::PROGRAM_XDP;
+        let ran =
+            if is_xdp { self.xdp().test_run(options) } else { self.classifier(program).test_run(options) };
         self.newly_counted_any();
-        duration.as_nanos()
+        ran.expect("the program runs").duration.as_nanos()
     }
 
     /// Shows one of dotd's own frames to the learner.

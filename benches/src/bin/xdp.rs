@@ -67,9 +67,18 @@ fn main() -> anyhow::Result<()> {
         ("cleartext drop, v6", data(0, &CLEARTEXT_QUERY).v6().frame()),
         ("UDP to 853", Build::udp(853, &CLEARTEXT_QUERY).frame()),
     ];
+    let at_tc = [
+        ("tc: not IP", data(0, &[]).frame().patched(12, &[8, 6])),
+        ("tc: not our port", Build::tcp(443, ACK, 1, &established).frame()),
+        ("tc: not our port, v6", Build::tcp(443, ACK, 1, &established).v6().frame()),
+        ("tc: pure ACK", data(0, &[]).frame()),
+        ("tc: established data", data(600, &established).frame()),
+        ("tc: established data, v6", data(600, &established).v6().frame()),
+    ];
     let mut floor = None;
     println!("{:<28}{:>8}{:>14}", "frame", "ns", "above floor");
     table(&mut lab, &mut floor, &cases);
+    table_of(maps::PROGRAM_INGRESS, &mut lab, &mut None, &at_tc);
     let syn = || Build::tcp(853, SYN, 1, &[]);
     let query = || Build::udp(53, &QUERY);
     let unlimited = [("SYN, no limit", syn().frame()), ("query, no limit", query().frame())];
@@ -123,7 +132,8 @@ fn cookies() {
 
 /// Median of runs one at a time.
 fn single(lab: &mut Lab, frame: &Frame) -> u128 {
-    let mut runs: Vec<u128> = (0..SINGLE_RUNS).map(|_| lab.nanoseconds(&frame.octets, 1)).collect();
+    let mut runs: Vec<u128> =
+        (0..SINGLE_RUNS).map(|_| lab.nanoseconds(maps::PROGRAM_XDP, &frame.octets, 1)).collect();
     runs.sort_unstable();
     runs[runs.len() / 2]
 }
@@ -195,8 +205,13 @@ fn clients(lab: &mut Lab, floor: &mut Option<u128>, limited: &Settings, establis
 
 /// One line a frame; the first frame of all is the floor.
 fn table(lab: &mut Lab, floor: &mut Option<u128>, cases: &[(&str, Frame)]) {
+    table_of(maps::PROGRAM_XDP, lab, floor, cases);
+}
+
+fn table_of(program: &str, lab: &mut Lab, floor: &mut Option<u128>, cases: &[(&str, Frame)]) {
     for (name, frame) in cases {
-        let best = (0..ROUNDS).map(|_| lab.nanoseconds(&frame.octets, REPEAT)).min().unwrap_or_default();
+        let best =
+            (0..ROUNDS).map(|_| lab.nanoseconds(program, &frame.octets, REPEAT)).min().unwrap_or_default();
         let floor = *floor.get_or_insert(best);
         println!("{name:<28}{best:>8}{:>14}", best.saturating_sub(floor));
     }

@@ -19,8 +19,9 @@ use report::Report;
 
 /// The packaged config under load, with XDP as it ships and with XDP off, in turns: queries a second and CPU of a query.
 ///
-/// One core has dotd, another one the clients and NSD, which dotd asks at 127.0.0.1:53. Clients ask as fast as they are answered.
-/// The figures are medians over the rounds; the goal of dotd is at least 0.97 of the queries without XDP.
+/// One core is the server: dotd, NSD, which dotd asks at 127.0.0.1:53, and the kernel for what comes in. Clients have another core,
+/// and ask as fast as they are answered. The figures are medians over the rounds; the goal of dotd is at least 0.97 of the queries
+/// without XDP.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "packaged",

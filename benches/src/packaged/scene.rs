@@ -2,11 +2,11 @@
 //!
 //! Before: both configs. After: a row for each. Never: lets two run at once.
 
-use std::{thread, time::Duration};
+use std::{fs, thread, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use dot_tests::harness::netns::Network;
+use dot_tests::harness::netns::{CLIENT_INTERFACE, Namespace, Network, SERVER_INTERFACE};
 
 use super::{Options, fronts};
 use crate::{
@@ -47,7 +47,11 @@ pub(super) struct Row {
 /// # Errors
 /// No namespaces, no backend, or a dotd that does not start.
 pub(super) fn measure_all(options: &Options, cores: Cores, keeper: &Keeper) -> Result<Vec<Row>> {
-    let mut pair = Pair::build(&options.programs, Some(BACKEND_PORT), cores, keeper)?;
+    // What the stage keeps off the front end's core is NSD, and the machine of this load has both.
+    let server = Cores { load: cores.front, ..cores };
+    let mut pair = Pair::build(&options.programs, Some(BACKEND_PORT), server, keeper)?;
+    receive_on(&pair.network().server, SERVER_INTERFACE, cores.front)?;
+    receive_on(&pair.network().client, CLIENT_INTERFACE, cores.load)?;
     let entries = fronts::both();
     let mut rows = entries.map(|entry| Row { name: entry.name, ..Row::default() });
     for round in 0..options.rounds {
@@ -62,6 +66,15 @@ pub(super) fn measure_all(options: &Options, cores: Cores, keeper: &Keeper) -> R
         }
     }
     Ok(rows.into())
+}
+
+/// Has the kernel process on this core the packets that come in through an interface (RPS), as a card with one queue would whose
+/// interrupt is there. Otherwise a packet over a veth pair is processed on the core of its sender: the load would pay for the judge.
+fn receive_on(namespace: &Namespace, interface: &str, core: usize) -> Result<()> {
+    let file = format!("/sys/class/net/{interface}/queues/rx-0/rps_cpus");
+    // Groups of 32 bits, the lowest one last.
+    let mask = format!("{:x}{}", 1_u32 << (core % 32), ",00000000".repeat(core / 32));
+    namespace.run(move || fs::write(&file, mask).with_context(|| file.clone()))
 }
 
 /// Loads a dotd that runs.

@@ -51,8 +51,9 @@ pub(super) enum Way {
     Xdp,
     /// At tc ingress.
     Ingress,
-    /// The end of a veth in a container in which dotd runs: by XDP if the config says `native` or `generic`, at tc ingress if
-    /// it says `auto`. XDP in native mode costs the container three quarters of its throughput there.
+    /// Loopback beside others, or the end of a veth in a container in which dotd runs: by XDP if the config says `native` or
+    /// `generic`, at tc ingress if it says `auto`. XDP in native mode costs the container three quarters of its throughput, and
+    /// generic XDP on loopback copies each packet between dotd and its backend.
     OwnEnd,
 }
 

@@ -107,7 +107,7 @@ fn way(interface: &Interface, present: &[Interface]) -> Way {
     let is_guest = is_guest(interface, present) || is_of_guests(interface, present);
     if !interface.is_ethernet || is_tunnel || is_guest {
         Way::Ingress
-    } else if interface.kind == "veth" {
+    } else if interface.is_loopback || interface.kind == "veth" {
         Way::OwnEnd
     } else {
         Way::Xdp

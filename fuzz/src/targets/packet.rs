@@ -10,6 +10,7 @@ use dot_common::{
     flow::{Flow, FlowKey},
     judge::{Knowledge, judge, judge_frame},
     network::Network,
+    others::is_for_others,
     packet::{Transport, parse, parse_syn_ack},
     proof::Proof,
     rate::Rate,
@@ -90,6 +91,10 @@ pub fn run(octets: &[u8]) {
     let settings = chosen(choice);
     let parsed = parse(&frame, &PORTS);
     assert_eq!(parsed, parse(&frame, &PORTS));
+    assert!(
+        !is_for_others(&frame, &PORTS) || parsed == Ok(None),
+        "what is for others is attributed to no port of ours"
+    );
     let known = Known { bits, initial: 0, admissions: Cell::new(0) };
     let verdict = judge_frame(&frame, &PORTS, &settings, &known);
     // Frames whose addresses are not found at all have no destination that could be another machine's.

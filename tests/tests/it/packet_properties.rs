@@ -2,6 +2,7 @@
 
 use dot_common::{
     flow::FlowKey,
+    others::is_for_others,
     packet::{Packet, Service, Transport, parse, parse_syn_ack},
 };
 use dot_tests::{
@@ -64,6 +65,22 @@ proptest! {
         let tcp = |fragment| shape(Build::tcp(853, 16, 1, &payload)).fragment(fragment);
         prop_assert_eq!(transport(tcp(Fragment::First)), Ok(Some(Transport::TcpFragment)));
         prop_assert_eq!(transport(tcp(Fragment::Later(3))), Ok(None));
+    }
+
+    /// Goal: the first words of a packet decide for packets to other services' ports alone. Method: every shape to ports of ours
+    /// and of others; headers that follow each other directly.
+    #[test]
+    fn others_packets_are_known_by_their_first_words(
+        shape in 0..shapes().len(), port: u16, is_tcp: bool, payload in prop::collection::vec(any::<u8>(), 0..60),
+    ) {
+        let built = |port| if is_tcp { Build::tcp(port, 16, 1, &payload) } else { Build::udp(port, &payload) };
+        let is_others = |build: &Build| is_for_others(&build.frame().octets.as_slice(), &PORTS);
+        for ours in [853, 8853, 53] {
+            prop_assert!(!is_others(&shapes()[shape].1(built(ours))), "{}: {ours}", shapes()[shape].0);
+        }
+        let is_ours = matches!(port, 853 | 8853 | 53);
+        prop_assert_eq!(is_others(&built(port)), !is_ours);
+        prop_assert_eq!(is_others(&built(port).v6()), !is_ours);
     }
 
     /// Goal: dotd's SYN-ACK names the flow exactly as the client's segments do. Method: parses both directions.

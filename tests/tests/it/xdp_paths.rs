@@ -49,7 +49,7 @@ fn mode(report: &Report, name: &str) -> String {
 
 /// Goal: the judge at tc gives every packet the verdict that XDP gives it, whatever its headers are; a packet that XDP
 /// would answer is dropped, and nothing is rewritten. Method: segments and datagrams with every arrangement of headers,
-/// given to both programs.
+/// given to both programs.
 #[test]
 fn verdicts_at_tc_are_those_of_xdp() {
     // A rate that admits one packet: both programs share it, so each frame is either the first of its client or above
@@ -272,8 +272,8 @@ fn a_bridge_of_containers_is_judged_at_the_bridge() {
             report.interfaces.iter().map(|row| format!("{} {}", row.name, row.mode)).collect()
         };
         // `there` is a veth of this namespace, as in a container.
-        assert_eq!(names(&xdp.report()), ["bridge tc", "lo generic", "there tc"]);
-        assert_eq!(xdp.report().paths, Paths { xdp: 1, tc: 2, not_covered: 0 });
+        assert_eq!(names(&xdp.report()), ["bridge tc", "lo tc", "there tc"]);
+        assert_eq!(xdp.report().paths, Paths { xdp: 0, tc: 3, not_covered: 0 });
         assert!(!programs_on("here").contains("prog/xdp"), "{}", programs_on("here"));
         ip("link add another type veth peer name container");
         ip("link set another master bridge");

@@ -50,7 +50,7 @@ fn loopback_address_chooses_loopback() {
     assert!(chosen[0].may_be_skipped());
 }
 
-/// Goal: with a wildcard, cards are judged by XDP; the host's ends of containers, tunnels and interfaces without
+/// Goal: with a wildcard, cards are judged by XDP; loopback, the host's ends of containers, tunnels and interfaces without
 /// Ethernet by tc; a bridge of containers once, and none of its ports; for a bridge with a card the ports are judged.
 /// Method: machines as lists.
 #[test]
@@ -58,7 +58,7 @@ fn a_wildcard_takes_every_way_in() {
     let lo = || interface("lo", "", &[]);
     let eth0 = || interface("eth0", "", &[]);
     let cases: [(&str, Vec<Interface>, &[&str]); 9] = [
-        ("a server", vec![lo(), eth0()], &["lo", "eth0"]),
+        ("a server", vec![lo(), eth0()], &["lo@own", "eth0"]),
         (
             "without ports yet",
             vec![eth0(), interface("bond0", "bond", &[]), interface("docker0", "bridge", &[])],
@@ -73,14 +73,14 @@ fn a_wildcard_takes_every_way_in() {
                 port("veth1", "veth"),
                 port("veth2", "veth"),
             ],
-            &["lo", "eth0", "docker0@tc"],
+            &["lo@own", "eth0", "docker0@tc"],
         ),
         (
             "containers that are routed to",
             vec![lo(), eth0(), interface("cali1", "veth", &[])],
-            &["lo", "eth0", "cali1@tc"],
+            &["lo@own", "eth0", "cali1@tc"],
         ),
-        ("in a container", vec![lo(), interface("eth0", "veth", &[])], &["lo", "eth0@own"]),
+        ("in a container", vec![lo(), interface("eth0", "veth", &[])], &["lo@own", "eth0@own"]),
         (
             "virtual machines on the card's bridge",
             vec![
@@ -89,7 +89,7 @@ fn a_wildcard_takes_every_way_in() {
                 interface("br0", "bridge", &["eth0", "vnet0"]),
                 port("vnet0", "tun"),
             ],
-            &["lo", "eth0", "vnet0@tc"],
+            &["lo@own", "eth0", "vnet0@tc"],
         ),
         (
             "tunnels",
@@ -171,7 +171,7 @@ fn an_address_can_be_reached_through_every_interface() {
     );
     let anycast =
         [addressed(lo(), "192.0.2.53"), interface("eth0", "", &[]), interface("wg0", "wireguard", &[])];
-    assert_eq!(chosen(&[], &["192.0.2.53"], &anycast), ["lo", "eth0", "wg0@tc"]);
+    assert_eq!(chosen(&[], &["192.0.2.53"], &anycast), ["lo@own", "eth0", "wg0@tc"]);
     let down = [lo(), Interface { is_up: false, ..two[1].clone() }];
     assert_eq!(chosen(&[], &["192.0.2.1"], &down), Vec::<String>::new());
 }

@@ -3,7 +3,7 @@
 //! Before: `session::serve` came to an end. After: `worker::accept` counts it.
 //! Never: logs; that a client leaves is not worth a line.
 
-use std::io;
+use std::{io, net::SocketAddr};
 
 use crate::{ledger::Counter, tls::ReadEnd};
 
@@ -53,6 +53,10 @@ pub enum SessionEnd {
 /// A session that is over.
 #[derive(Clone, Copy, Debug)]
 pub struct Ended {
+    /// Its client.
+    pub client: SocketAddr,
+    /// The configured listen address at which the client came in.
+    pub listener: Option<SocketAddr>,
     /// The way it ended.
     pub end: SessionEnd,
     /// Its number.

@@ -164,7 +164,14 @@ impl<L: Link> Session<L> {
     /// How the session ended, and its counts, if the log needs them.
     fn ended(&self, end: SessionEnd) -> Ended {
         let octets_taken = if self.shared.events.logs_connections() { self.link.taken() } else { 0 };
-        Ended { end, session: self.inbox.number.get(), queries: self.reader.queries(), octets_taken }
+        Ended {
+            client: self.inbox.client.source,
+            listener: self.inbox.standing.origin().0,
+            end,
+            session: self.inbox.number.get(),
+            queries: self.reader.queries(),
+            octets_taken,
+        }
     }
 
     /// Does everything that is possible now: reads, judges, writes, checks the time.

@@ -17,7 +17,7 @@ use std::{
     },
 };
 
-use dot_common::rate::Rate;
+use dot_common::{prefix::ClientPrefix, rate::Rate};
 use tokio::time::Instant;
 
 use crate::session::{Fill, Rates};
@@ -26,9 +26,6 @@ use crate::session::{Fill, Rates};
 const SHARDS: usize = 64;
 /// Handshakes at once, in seconds of the rate: the same ratio as `xdp.limit.syn_burst` to `syn_per_second`.
 const BURST_SECONDS: u32 = 2;
-
-/// A client prefix as a number: family and leading bits.
-pub(super) type Prefix = (bool, u128);
 
 /// The caps.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,7 +50,7 @@ pub struct Admission {
     handshakes_per_second: AtomicU32,
     handshakes: Rates,
     prefix_bits: (u8, u8),
-    shards: [Mutex<HashMap<Prefix, u32>>; SHARDS],
+    shards: [Mutex<HashMap<ClientPrefix, u32>>; SHARDS],
 }
 
 /// Why a connection is refused.
@@ -73,7 +70,7 @@ pub enum Refused {
 pub struct Place {
     admission: Arc<Admission>,
     /// `None`: the client is not known yet.
-    prefix: Option<Prefix>,
+    prefix: Option<ClientPrefix>,
     /// The index of its listen address.
     listener: usize,
 }
@@ -194,16 +191,13 @@ impl Admission {
         Fill { open: self.total(), max: self.total_max.load(Relaxed) }
     }
 
-    pub(super) fn prefix_of(&self, client: IpAddr) -> Prefix {
-        match client.to_canonical() {
-            IpAddr::V4(address) => (false, leading(u128::from(address.to_bits()) << 96, self.prefix_bits.0)),
-            IpAddr::V6(address) => (true, leading(address.to_bits(), self.prefix_bits.1)),
-        }
+    pub(super) fn prefix_of(&self, client: IpAddr) -> ClientPrefix {
+        ClientPrefix::of(client, self.prefix_bits.0, self.prefix_bits.1)
     }
 
     /// Calls `change` with the count of `prefix`, and removes a prefix whose count is 0.
-    fn with_count<R>(&self, prefix: Prefix, change: impl FnOnce(&mut u32) -> R) -> R {
-        let hash = prefix.1.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835) >> 122;
+    fn with_count<R>(&self, prefix: ClientPrefix, change: impl FnOnce(&mut u32) -> R) -> R {
+        let hash = prefix.key().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SHARDS.ilog2());
         let shard = self.shards.get(usize::try_from(hash).unwrap_or_default()).unwrap_or(&self.shards[0]);
         // A poisoned lock means a panic elsewhere; the counts are still consistent, because each change is one step.
         let mut counts = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -214,10 +208,6 @@ impl Admission {
         }
         result
     }
-}
-
-fn leading(bits: u128, length: u8) -> u128 {
-    bits & u128::MAX.checked_shl(128_u32.saturating_sub(length.into())).unwrap_or(0)
 }
 
 impl Place {
@@ -244,7 +234,7 @@ impl Place {
         self.listener
     }
 
-    pub(super) fn prefix(&self) -> Option<Prefix> {
+    pub(super) fn prefix(&self) -> Option<ClientPrefix> {
         self.prefix
     }
 
@@ -292,11 +282,6 @@ mod tests {
         let _place = admission.admit("2001:db8:0:1::1".parse().unwrap(), 0).ok().unwrap();
         assert_eq!(admission.admit("2001:db8:0:2::1".parse().unwrap(), 0).err(), Some(Refused::Prefix));
         assert!(admission.admit("2001:db8:0:100::1".parse().unwrap(), 0).is_ok());
-        let caps = Caps { total: 10, per_prefix: 1, ..Caps::default() };
-        let single = Arc::new(Admission::new(caps, (32, 128), 1));
-        let _place = single.admit("2001:db8::1".parse().unwrap(), 0).ok().unwrap();
-        assert!(single.admit("2001:db8::2".parse().unwrap(), 0).is_ok(), "a prefix may be one address");
-        assert_eq!(leading(u128::MAX, 0), 0);
     }
 
     /// Goal: a listener has its cap, which also counts connections from before the cap was set; its neighbour has

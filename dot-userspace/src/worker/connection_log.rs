@@ -65,19 +65,19 @@ impl Acceptor {
     }
 
     /// A session has ended.
-    pub(super) fn note_end(&self, open: &Open, ends: (SocketAddr, Option<SocketAddr>), ended: Ended) {
-        let (client, counter) = (ends.0, ended.end.counter());
+    pub(super) fn note_end(&self, open: &Open, ended: Ended) {
+        let (client, counter) = (ended.client, ended.end.counter());
         if ended.end.is_refusal() {
             self.shared().events.refused_by(client, Some(ended.session), counter, None);
         }
         self.tell_end(open, (client, Some(ended.session)), counter, ended.queries);
         tracing::debug!(client = %self.redacted(client), end = counter.label(), "a session has ended");
-        self.log(open, ends, counter, Some(ended));
+        self.log(open, (client, ended.listener), counter, Some(ended));
     }
 
     /// A session continues in the next engine, which logs its end.
-    pub(super) fn note_moved(&self, open: &Open, client: SocketAddr, so_far: Ended) {
-        self.tell_end(open, (client, Some(so_far.session)), Counter::EndMoved, so_far.queries);
+    pub(super) fn note_moved(&self, open: &Open, so_far: Ended) {
+        self.tell_end(open, (so_far.client, Some(so_far.session)), Counter::EndMoved, so_far.queries);
     }
 
     /// Writes the line of a connection between these `ends`, client and listen address.

@@ -17,9 +17,10 @@ use std::{
     time::Duration,
 };
 
+use dot_common::prefix::ClientPrefix;
 use tokio::time::Instant;
 
-use super::admission::{Place, Prefix};
+use super::admission::Place;
 use crate::session::{IdleProbe, Wanted};
 
 /// A session that was busy within this time stays: a client that waits for its next answer asks again at once.
@@ -44,7 +45,7 @@ type Moment = u64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Group {
     /// The sessions of a client prefix.
-    Prefix(Option<Prefix>),
+    Prefix(Option<ClientPrefix>),
     /// The sessions of a listen address, by its index.
     Listener(usize),
 }

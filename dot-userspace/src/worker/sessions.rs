@@ -57,16 +57,15 @@ pub(super) fn serve<L: Link + 'static>(
     }
     let shared = Rc::clone(acceptor.shared());
     open.panic_end = Some(Counter::EndPanic);
-    let (source, listener) = (guest.client.source, guest.listener);
     spawn_local(session::serve(link, shared, guest, probe, carried, move |outcome| {
         match outcome {
             Outcome::Ended(ended) => {
                 let end = ended.end;
                 open.end(end.counter());
                 open.charge(|account| account.end(end));
-                acceptor.note_end(&open, (source, listener), ended);
+                acceptor.note_end(&open, ended);
             }
-            Outcome::Moved(departed) => acceptor.send_on(&mut open, listener, departed),
+            Outcome::Moved(departed) => acceptor.send_on(&mut open, departed),
         }
         drop((queued, open));
         acceptor.note_fill();
@@ -97,7 +96,7 @@ impl Acceptor {
     }
 
     /// Sends a session to the next engine.
-    fn send_on(&self, open: &mut Open, listener: Option<SocketAddr>, mut departed: Departed) {
+    fn send_on(&self, open: &mut Open, mut departed: Departed) {
         let client = departed.client.clone();
         let Some(mover) = self.mover() else {
             // Unreachable: the session left because there is a mover.
@@ -109,7 +108,7 @@ impl Acceptor {
             paused: departed.paused,
             began: open.began,
             shaken: open.shaken,
-            listener: listener.unwrap_or(client.destination),
+            listener: departed.so_far.listener.unwrap_or(client.destination),
             client,
             by_names: departed.by_names,
             identity: departed.identity.take(),
@@ -117,7 +116,7 @@ impl Acceptor {
         let mut octets = Vec::new();
         connection.write(Instant::now(), &mut octets);
         open.end(Counter::EndMoved);
-        self.note_moved(open, connection.client.source, departed.so_far);
+        self.note_moved(open, departed.so_far);
         mover.send(octets, departed);
     }
 

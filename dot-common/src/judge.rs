@@ -227,6 +227,39 @@ fn judge_syn(packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Ve
     Verdict::pass(passes)
 }
 
+/// The ACK of a SYN proxy's cookie, which begins a connection: a SYN that was refused in its place would be refused here.
+///
+/// As long as the cookie lives, its client needs no SYN to begin the connection again. So the client's rate counts it, in a
+/// class of its own because XDP has counted the SYN of a first one. The ACK proves the address, so no proof excuses more.
+#[inline(always)]
+pub fn judge_completion(packet: &Packet, settings: &Settings, known: &impl Knowledge) -> Verdict {
+    let (flow, version) = (&packet.flow, version_bit(packet.flow.is_v6()));
+    if (settings.deny | settings.bans) & version != 0
+        && let Some(reason) = known.bars(settings, flow, true)
+    {
+        return Verdict::drop(reason);
+    }
+    if settings.dot_is_off != 0 {
+        return Verdict::drop(Reason::DotOff);
+    }
+    if let Some(reason) = exemption(settings, flow, known) {
+        return Verdict::pass(reason);
+    }
+    if known.is_pressed() {
+        return limited(settings, Reason::Pressure);
+    }
+    if settings.spent & version != 0
+        && let Some(reason) = known.spent_by(settings, flow)
+    {
+        return limited(settings, reason);
+    }
+    let client = rate::client(flow, settings.prefix_v4, settings.prefix_v6);
+    if settings.syn.is_limit() && !known.admits(rate::key(Class::DotCompletion, client), &settings.syn) {
+        return limited(settings, Reason::DotSynRate);
+    }
+    Verdict::pass(Reason::Syn)
+}
+
 /// What a limit does with a packet above it.
 #[inline(always)]
 fn limited(settings: &Settings, reason: Reason) -> Verdict {

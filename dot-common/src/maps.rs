@@ -68,12 +68,16 @@ pub const FLOOD: &str = "FLOOD";
 pub const PROXY_SENT: &str = "PROXY_SENT";
 /// SYN-ACKs sent at tc ingress, and connections that came of them.
 pub const PROXY_COUNTS: &str = "PROXY_COUNTS";
+/// Per-CPU array of the request for a connection that begins, between two functions of the proxy.
+pub const PROXY_REQUEST: &str = "PROXY_REQUEST";
 /// Places in [`PROXY_COUNTS`]: SYN-ACKs sent.
 pub const PROXY_ANSWERED: u32 = 0;
 /// Connections given to a listener.
 pub const PROXY_COMPLETED: u32 = 1;
-/// Their number.
-pub const PROXY_FATES: u32 = 2;
+/// Connections that a list, a ban or a limit refused.
+pub const PROXY_REFUSED: u32 = 2;
+/// The number of these places.
+pub const PROXY_FATES: u32 = 3;
 /// The instruction in whose place the loader writes the number of the kernel function: a call of such a function, with a number
 /// that no function has.
 pub const PROXY_MARK: u64 = (PROXY_MARK_NUMBER as u64) << 32 | 0x2085;
@@ -99,7 +103,7 @@ pub const TRACE_PACE: &str = "TRACE_PACE";
 pub const TRACE_LOST: &str = "TRACE_LOST";
 
 /// Every map.
-pub const ALL: [&str; 38] = [
+pub const ALL: [&str; 39] = [
     COUNTERS,
     SETTINGS,
     FLOWS4,
@@ -130,6 +134,7 @@ pub const ALL: [&str; 38] = [
     FLOOD,
     PROXY_SENT,
     PROXY_COUNTS,
+    PROXY_REQUEST,
     HEADERS,
     CPU_QUEUES,
     SPREAD_OVER,

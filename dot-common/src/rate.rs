@@ -21,6 +21,8 @@ pub enum Class {
     Do53Syn = 2,
     /// Queries by UDP to the cleartext port.
     Do53Query = 3,
+    /// Connections to a DNS-over-TLS port that began with the ACK of a SYN proxy's cookie.
+    DotCompletion = 4,
 }
 
 /// A rate and its burst, as times. 16 octets, no padding.
@@ -132,7 +134,7 @@ mod tests {
     fn keys_are_apart() {
         let flow = |first, second, is_v6| FlowKey::new([first, second, 3, 4], 5, [6; 4], 53, is_v6);
         let mut keys = BTreeSet::new();
-        for class in [Class::DotSyn, Class::Do53Syn, Class::Do53Query] {
+        for class in [Class::DotSyn, Class::Do53Syn, Class::Do53Query, Class::DotCompletion] {
             for (first, second, is_v6) in [(1, 0, false), (2, 0, false), (1, 0, true), (1, 0x100, true)] {
                 assert!(keys.insert(key(class, client(&flow(first, second, is_v6), 32, 56))));
             }

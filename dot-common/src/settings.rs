@@ -167,8 +167,8 @@ pub struct Settings {
     pub traced: u8,
     /// Whether DNS over TLS is switched off: a SYN to its ports is dropped; 0: it is on.
     pub dot_is_off: u8,
-    /// Always zero.
-    pub reserved: [u8; 1],
+    /// Whether the stack takes the ACK of a cookie at all (`net.ipv4.tcp_syncookies`); 0: the SYN proxy answers no SYN.
+    pub takes_cookies: u8,
     /// Changes with every change of lists, bans, limits and local addresses, which invalidates what CPUs remember of
     /// clients and destinations; 0: nothing is remembered.
     pub generation: u32,

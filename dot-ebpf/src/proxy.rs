@@ -4,7 +4,8 @@
 //! Before: the judge let a packet pass. After: a SYN became its SYN-ACK; the ACK of one brings a request with the client's window
 //! scale, SACK and timestamps to the listener, and the gate knows where the stream begins. Everything else goes to the
 //! stack as if this program did not exist.
-//! Holds: the conditions, and the call of the kernel function, whose number the loader writes into the program.
+//! Holds: the conditions, and the call of the kernel function, whose number the loader writes into the program. What refuses a
+//! SYN refuses an ACK that begins a connection too: the client needs no SYN as long as its cookie lives.
 //! Never: runs before Linux 6.9; answers for an address that is not this machine's, for a port without a listener, or a SYN with
 //! octets, tags, IP options or an unusual arrangement of options; sends more octets than came.
 //!
@@ -24,18 +25,21 @@ use aya_ebpf::{
 use dot_common::{
     flow::{Flow, FlowKey},
     frame::Headers,
-    maps::{PROXY_ANSWERED, PROXY_COMPLETED, PROXY_FATES, PROXY_MARK},
-    packet::{Service, flags},
+    judge::judge_completion,
+    maps::{PROXY_ANSWERED, PROXY_COMPLETED, PROXY_FATES, PROXY_MARK, PROXY_REFUSED},
+    packet::{self, Service, Transport, flags},
     settings::{Services, version_bit},
     syn_proxy::{self, NO_SCALE, OWN_SCALE, Secret},
+    verdict::Action,
 };
 
 use crate::{
     context::Frame,
     cookie::is_flood,
+    judge::Kernel,
     lists, maps,
     ports::OwnPorts,
-    socket,
+    scratch, socket,
     syn_ack::{ETHERNET_OCTETS, PROTOCOL_TCP, Segment, begin_with_link, copy, rewrite, sum_of},
 };
 
@@ -58,18 +62,42 @@ const LISTENS: u32 = 10;
 /// PACKET_HOST.
 const PACKET_HOST: u32 = 0;
 
+/// What the stages say of a packet whose connection would begin now; no tc action has this number.
+const BEGINS: u32 = 0x100;
+
 /// The tc action for a packet.
+///
+/// Two stages are functions for the kernel too, because the stack of all functions in a chain of calls is bounded (512 octets): the
+/// judge between them makes calls, and needs most of it.
 #[inline(always)]
 pub(crate) fn proxy(context: &TcContext) -> i32 {
-    let Some(segment) = read(context) else { return TC_ACT_UNSPEC };
+    let said = dotd_proxy_look(context.skb.skb);
+    if said != BEGINS {
+        return said as i32;
+    }
+    // Only now is it sure that a connection would begin: a client is charged for nothing else.
+    if is_refused(context) {
+        count(PROXY_REFUSED);
+        return TC_ACT_SHOT;
+    }
+    dotd_proxy_give(context.skb.skb);
+    TC_ACT_UNSPEC
+}
+
+/// The tc action for a SYN, or [`BEGINS`] for an ACK that begins a connection at a listener.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dotd_proxy_look(skb: *mut __sk_buff) -> u32 {
+    let context = TcContext::new(skb);
+    let Some(segment) = read(&context) else { return TC_ACT_UNSPEC as u32 };
     let kind = segment.control >> 16 & u32::from(flags::SYN | flags::ACK | flags::RST | flags::FIN);
     if kind == u32::from(flags::SYN) {
-        return answer(context, &segment);
+        return answer(&context, &segment) as u32;
     }
-    if kind == u32::from(flags::ACK) {
-        complete(context, &segment);
+    if kind == u32::from(flags::ACK) && begins(&context, &segment) {
+        return BEGINS;
     }
-    TC_ACT_UNSPEC
+    TC_ACT_UNSPEC as u32
 }
 
 /// A segment to one of our TLS ports, in a frame that is for this machine.
@@ -123,12 +151,17 @@ fn count(fate: u32) {
     }
 }
 
-/// Turns a SYN into its SYN-ACK, if SYNs come faster than the rate and a listener waits for it.
+/// Turns a SYN into its SYN-ACK, if SYNs to this machine come faster than the rate and a listener waits for it. Others' SYNs
+/// are not counted.
 #[inline(always)]
 fn answer(context: &TcContext, segment: &Segment) -> i32 {
     let frame = Frame(context);
     let words = segment.control >> 28;
-    if words * 4 != segment.octets || !is_flood() || !is_listening(context, &segment.flow) {
+    if words * 4 != segment.octets
+        || !is_answerable(&segment.flow)
+        || !is_flood()
+        || !is_listening(context, &segment.flow)
+    {
         return TC_ACT_UNSPEC;
     }
     if begin_with_link(context).is_none() {
@@ -168,17 +201,20 @@ fn answer(context: &TcContext, segment: &Segment) -> i32 {
     unsafe { bpf_redirect(interface, 0) as i32 }
 }
 
-/// Whether a packet is for an address of this machine, and a listener waits at its port, with no connection there already.
+/// Whether the stack takes cookies, and a packet is for an address of this machine; the answer is no where those are not known.
 #[inline(always)]
-fn is_listening(context: &TcContext, flow: &FlowKey) -> bool {
+fn is_answerable(flow: &FlowKey) -> bool {
     let Some(settings) = maps::settings() else { return false };
     let is_local = || {
         lists::recall_destination(settings, flow)
             .unwrap_or_else(|| lists::look_up_destination(settings, flow))
     };
-    if settings.local & version_bit(flow.is_v6()) == 0 || !is_local() {
-        return false;
-    }
+    settings.takes_cookies != 0 && settings.local & version_bit(flow.is_v6()) != 0 && is_local()
+}
+
+/// Whether a listener waits at a packet's port, with no connection there already.
+#[inline(always)]
+fn is_listening(context: &TcContext, flow: &FlowKey) -> bool {
     // SAFETY: the socket is there until it is released; one word of it.
     socket::of(context.skb.skb.cast(), flow, |socket| unsafe { (*socket).state } == LISTENS).unwrap_or(false)
 }
@@ -201,14 +237,19 @@ struct Attributes {
 
 const _: () = assert!(size_of::<Attributes>() == 20);
 
-/// Gives the stack a request for the ACK of a cookie of ours, and notes where its stream begins.
+/// The request for the packet that begins a connection, between the stages.
+#[map]
+static PROXY_REQUEST: PerCpuArray<Attributes> = PerCpuArray::with_max_entries(1, 0);
+
+/// Whether an ACK has a cookie of ours, and a listener waits for it. Then the request is in its map, and the packet is judged as a SYN
+/// of its client.
 #[inline(always)]
-fn complete(context: &TcContext, segment: &Segment) {
+fn begins(context: &TcContext, segment: &Segment) -> bool {
     const TIME: u32 = 0x0101_080a;
     let now_ns = maps::now_ns();
-    let Some(sent_ns) = PROXY_SENT.get(0).copied() else { return };
+    let Some(sent_ns) = PROXY_SENT.get(0).copied() else { return false };
     if sent_ns == 0 || now_ns.wrapping_sub(sent_ns) > LIFE_NS {
-        return;
+        return false;
     }
     // The kernel copies the words: LLVM would keep registers of an option that are not set, which the verifier refuses.
     let mut times = [0u32; 3];
@@ -220,9 +261,13 @@ fn complete(context: &TcContext, segment: &Segment) {
     let cookie = segment.acknowledgment.wrapping_sub(1);
     let echoed = if kind == TIME { Some(echo) } else { None };
     let Some(found) = syn_proxy::check(secret(), &segment.flow, initial, cookie, echoed, now_ns) else {
-        return;
+        return false;
     };
-    let mut attributes = Attributes {
+    if !is_listening(context, &segment.flow) {
+        return false;
+    }
+    let (Some(request), Some(packet)) = (PROXY_REQUEST.get_ptr_mut(0), scratch::room()) else { return false };
+    let attributes = Attributes {
         their_timestamp: theirs,
         our_timestamp: echo,
         segment_octets: found.segment_octets as u16,
@@ -235,17 +280,43 @@ fn complete(context: &TcContext, segment: &Segment) {
         has_microseconds: 0,
         reserved: [0; 3],
     };
-    let skb = context.skb.skb;
-    let given = socket::of(skb.cast(), &segment.flow, |socket| give(skb, socket, &mut attributes));
-    if given == Some(true) {
-        maps::remember(&segment.flow, &Flow { learned_ns: now_ns, initial, offences: 0 });
+    // SAFETY: a checked map value of this CPU; no program of ours interrupts another on it.
+    unsafe { *request = attributes };
+    packet.flow = segment.flow;
+    packet.service = Service::Dot;
+    let flags = flags::SYN;
+    packet.transport =
+        Transport::Tcp(packet::Segment { sequence: initial, flags, payload_offset: 0, payload_octets: 0 });
+    true
+}
+
+/// Whether a SYN of the client would be refused now.
+#[inline(always)]
+fn is_refused(context: &TcContext) -> bool {
+    let (Some(settings), Some(packet)) = (maps::settings(), scratch::packet()) else { return false };
+    let verdict = judge_completion(packet, settings, &Kernel::about(context));
+    matches!(verdict.action, Action::Drop)
+}
+
+/// Gives the listener a request for the packet, and notes where its stream begins.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn dotd_proxy_give(skb: *mut __sk_buff) -> u32 {
+    let (Some(request), Some(packet)) = (PROXY_REQUEST.get_ptr_mut(0), scratch::packet()) else { return 0 };
+    let given = socket::of(skb.cast(), &packet.flow, |socket| give(skb, socket, request));
+    if given == Some(true)
+        && let Transport::Tcp(syn) = packet.transport
+    {
+        let flow = Flow { learned_ns: maps::now_ns(), initial: syn.sequence, offences: 0 };
+        maps::remember(&packet.flow, &flow);
         count(PROXY_COMPLETED);
     }
+    0
 }
 
 /// Whether the listener has a request for the packet now.
 #[inline(always)]
-fn give(skb: *mut __sk_buff, socket: *mut bpf_sock, attributes: &mut Attributes) -> bool {
+fn give(skb: *mut __sk_buff, socket: *mut bpf_sock, request: *mut Attributes) -> bool {
     // SAFETY: the socket is there until it is released; one word of it.
     if unsafe { (*socket).state } != LISTENS {
         return false;
@@ -261,7 +332,7 @@ fn give(skb: *mut __sk_buff, socket: *mut bpf_sock, attributes: &mut Attributes)
     // registers of a call, and a call changes the first six registers.
     unsafe {
         asm!(".quad {call}", call = const PROXY_MARK,
-            inlateout("r1") skb => _, inlateout("r2") listener => _, inlateout("r3") &raw mut *attributes => _,
+            inlateout("r1") skb => _, inlateout("r2") listener => _, inlateout("r3") request => _,
             inlateout("r4") octets => _, lateout("r5") _, lateout("r0") given);
     }
     given == 0

@@ -29,7 +29,7 @@ pub fn settings(gate: Gate) -> Settings {
         spent_wide: 0,
         traced: 0,
         dot_is_off: 0,
-        reserved: [0; 1],
+        takes_cookies: 0,
         generation: 0,
         own_interface: 0,
         over: Over::Drop as u8,

@@ -105,6 +105,99 @@ fn unset_settings_pass_everything() {
     assert_eq!(verdict, Some(Verdict::pass(Reason::Control)));
 }
 
+/// A client of whom one thing is known.
+#[derive(Clone, Copy, Default)]
+struct Client {
+    is_denied: bool,
+    is_allowed: bool,
+    is_own: bool,
+    banned: Option<Ban>,
+    spent: Spent,
+    is_pressed: bool,
+    is_over: bool,
+}
+
+impl Knowledge for Client {
+    fn flow(&self, _: &FlowKey) -> Option<Flow> {
+        None
+    }
+
+    fn now_ns(&self) -> u64 {
+        1
+    }
+
+    fn is_local(&self, _: &FlowKey) -> bool {
+        true
+    }
+
+    fn is_own(&self, _: u32) -> bool {
+        self.is_own
+    }
+
+    fn is_denied(&self, _: &FlowKey) -> bool {
+        self.is_denied
+    }
+
+    fn is_allowed(&self, _: &FlowKey) -> bool {
+        self.is_allowed
+    }
+
+    fn is_banned(&self, _: &Network, holds: impl FnOnce(&Ban) -> bool) -> bool {
+        self.banned.is_some_and(|ban| holds(&ban))
+    }
+
+    fn spent(&self, _: &Network) -> Spent {
+        self.spent
+    }
+
+    fn proof(&self, _: &Network) -> Proof {
+        Proof::proven(u64::MAX)
+    }
+
+    fn is_pressed(&self) -> bool {
+        self.is_pressed
+    }
+
+    fn admits(&self, key: u64, _: &Rate) -> bool {
+        assert_eq!(key >> 60, Class::DotCompletion as u64, "the SYN's own class was charged when it came");
+        !self.is_over
+    }
+}
+
+/// Goal: the ACK of a proxy's cookie is refused for each reason that refuses a SYN, its rate excused by no proof, and passes where a SYN
+/// passes. Method: clients of whom one thing is known.
+#[test]
+fn an_ack_that_begins_is_judged_as_a_syn() {
+    let rate = Rate::new(1, 1);
+    let limits = Settings { deny: 3, allow: 3, bans: 3, spent: 3, syn: rate, ..settings(Gate::Pass) };
+    let settings = Settings { over: Over::Drop as u8, prefix_v4: 32, prefix_v6: 56, ..limits };
+    let ban = Ban { until_ns: 2, cause: 1, ..Ban::default() };
+    let plain = Client::default();
+    let spent = Spent { until_ns: 2, all_until_ns: 2 };
+    let passes = Verdict::pass(Reason::Syn);
+    for (client, wanted) in [
+        (plain, passes),
+        (Client { is_denied: true, ..plain }, Verdict::drop(Reason::Denied)),
+        (Client { banned: Some(ban), ..plain }, Verdict::drop(Reason::Banned)),
+        (Client { banned: Some(Ban { until_ns: 1, ..ban }), ..plain }, passes),
+        (Client { banned: Some(ban), is_allowed: true, ..plain }, Verdict::pass(Reason::Allowed)),
+        (Client { spent, ..plain }, Verdict::drop(Reason::HandshakeCost)),
+        (Client { is_pressed: true, ..plain }, Verdict::drop(Reason::Pressure)),
+        (Client { is_over: true, ..plain }, Verdict::drop(Reason::DotSynRate)),
+        (Client { is_over: true, is_allowed: true, ..plain }, Verdict::pass(Reason::Allowed)),
+        (Client { is_over: true, is_own: true, ..plain }, Verdict::pass(Reason::Own)),
+    ] {
+        let packet = Packet::default();
+        assert_eq!(judge_completion(&packet, &settings, &client), wanted);
+        let off = Settings { dot_is_off: 1, ..settings };
+        let is_barred = matches!(wanted.reason, Reason::Denied | Reason::Banned);
+        let wanted_off = if is_barred { wanted } else { Verdict::drop(Reason::DotOff) };
+        assert_eq!(judge_completion(&packet, &off, &client), wanted_off);
+        let counting = judge_completion(&packet, &Settings { over: Over::Count as u8, ..settings }, &client);
+        assert!(!matches!(counting.action, Action::Drop) || client.is_denied, "{counting:?}");
+    }
+}
+
 proptest! {
     /// Goal: no octets make the judge panic, and every verdict is one that can be counted.
     #[test]

@@ -120,11 +120,9 @@ pub(super) fn xdp(report: &Report) -> String {
         row(&mut text, "paths", &report.paths.words());
     }
     if report.paths.tc > 0 {
-        row(
-            &mut text,
-            "",
-            "at tc ingress dotd drops packets instead of sending RST or TC=1, and sends no SYN cookies",
-        );
+        let cookies = if report.syn_cookies == "proxy" { "" } else { ", and sends no SYN cookies" };
+        let line = format!("at tc ingress dotd drops packets instead of sending RST or TC=1{cookies}");
+        row(&mut text, "", &line);
     }
     for interface in &report.interfaces {
         let state = because(&interface.mode, interface.reason.as_deref());
@@ -145,10 +143,10 @@ pub(super) fn xdp(report: &Report) -> String {
         if !report.syn_cookies.is_empty() {
             row(&mut text, "cookies", &because(&report.syn_cookies, report.syn_cookies_reason.as_deref()));
             if report.syn_cookies == "proxy" {
-                let ProxyCounts { answered, completed } = report.proxied;
+                let ProxyCounts { answered, completed, refused } = report.proxied;
                 let line =
                     format!("{answered} SYN answered at tc ingress, {completed} connections came of them");
-                row(&mut text, "", &line);
+                row(&mut text, "", &format!("{line}, {refused} refused"));
             }
         }
         if !report.syn_over.is_empty() {

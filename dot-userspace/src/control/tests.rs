@@ -233,6 +233,7 @@ fn metrics_are_openmetrics() {
         "dotd_notices_total{fate=\"lost\"} 13",
         "dotd_syn_proxy_total{fate=\"answered\"} 14",
         "dotd_syn_proxy_total{fate=\"completed\"} 15",
+        "dotd_syn_proxy_total{fate=\"refused\"} 16",
         "dotd_bans 3",
         "dotd_bans_made_total{cause=\"operator\"} 6",
         "dotd_bans_displaced_total 8",

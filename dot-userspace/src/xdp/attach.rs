@@ -57,8 +57,8 @@ pub(super) enum Found {
 
 impl Programs {
     /// Loads those programs of an object that are attached to interfaces.
-    pub(super) fn load(object: Ebpf) -> Result<Self, XdpError> {
-        let mut programs = Self { object, refused: Vec::new(), has_proxy: false };
+    pub(super) fn load(object: Ebpf, has_proxy: bool) -> Result<Self, XdpError> {
+        let mut programs = Self { object, refused: Vec::new(), has_proxy };
         programs.xdp()?.load().map_err(|error| refused(PROGRAM_XDP, &error))?;
         programs.classifier(PROGRAM_LEARN)?.load().map_err(|error| refused(PROGRAM_LEARN, &error))?;
         for name in [PROGRAM_INGRESS, PROGRAM_LEARN_IP] {
@@ -69,13 +69,6 @@ impl Programs {
             }
         }
         Ok(programs)
-    }
-
-    /// Loads the SYN proxy too.
-    pub(super) fn load_proxy(&mut self) -> Result<(), XdpError> {
-        self.classifier(PROGRAM_PROXY)?.load().map_err(|error| refused(PROGRAM_PROXY, &error))?;
-        self.has_proxy = true;
-        Ok(())
     }
 
     /// The object itself, while it is being loaded.
@@ -192,9 +185,18 @@ impl Programs {
     }
 
     fn classifier(&mut self, name: &'static str) -> Result<&mut SchedClassifier, XdpError> {
-        let program = self.object.program_mut(name).ok_or_else(|| absent(name))?;
-        program.try_into().map_err(|error: ProgramError| refused(name, &error))
+        classifier(&mut self.object, name)
     }
+}
+
+/// Loads the SYN proxy of an object.
+pub(super) fn load_proxy(object: &mut Ebpf) -> Result<(), XdpError> {
+    classifier(object, PROGRAM_PROXY)?.load().map_err(|error| refused(PROGRAM_PROXY, &error))
+}
+
+fn classifier<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, XdpError> {
+    let program = object.program_mut(name).ok_or_else(|| absent(name))?;
+    program.try_into().map_err(|error: ProgramError| refused(name, &error))
 }
 
 /// Whether to wait for a predecessor's end.

@@ -1,13 +1,14 @@
 //! SYN cookies from XDP: the config's choice, and whether the kernel makes any.
 //!
 //! Before: the config. After: the cookie program's constants, and a state with its reason for `xdp show`.
-//! Holds: the rate, and the reason why the program does not run. Never: makes a cookie, or changes a sysctl.
+//! Holds: the rate, and the reason why the program, or the proxy, does not run; the state is a pure function of that, the sysctl
+//! and the ways in. Never: makes a cookie, or changes a sysctl.
 
 use std::{borrow::Cow, fs};
 
 use dot_common::{rate::Rate, syn_proxy::Secret};
 
-use super::{object::OBJECT, proxy::Proxy};
+use super::{Paths, object::OBJECT, proxy::Proxy};
 use crate::config::{SynCookies, Xdp};
 
 /// Applies to the network namespace of the reader: 0 never, 1 when a listener's queue is full, 2 always (ip-sysctl).
@@ -81,26 +82,77 @@ impl Cookies {
         self.refusal = Some(why);
     }
 
-    /// The state, with a reason if it is not the expected one.
-    pub(super) fn state(&self) -> (String, Option<String>) {
-        let state = match (self.wanted, &self.refusal) {
-            (SynCookies::Off, _) => return ("off".into(), None),
-            (_, Some(refusal)) => return ("off".into(), Some(refusal.clone())),
-            (SynCookies::Proxy, None) if self.is_proxy() => "proxy",
-            (SynCookies::Auto | SynCookies::Proxy, None) => "auto",
-            (SynCookies::Always, None) => "always",
+    /// The kernel refused the proxy: XDP makes the cookies, as on a kernel that cannot have the proxy.
+    pub(super) fn proxy_refused(&mut self, why: String) {
+        self.proxy = Some(Err(why));
+    }
+
+    /// The state, with a reason if it is not the expected one, or a condition. `paths`: the ways in, where they are known.
+    pub(super) fn state(&self, paths: Option<Paths>) -> (String, Option<String>) {
+        let proxy = self.proxy.as_ref().map(|proxy| proxy.as_ref().map(|_| ()).map_err(String::as_str));
+        let sysctl = sysctl();
+        let known = Known {
+            wanted: self.wanted,
+            proxy,
+            refusal: self.refusal.as_deref(),
+            sysctl: sysctl.as_deref(),
+            paths,
         };
-        if let Some(Err(why)) = &self.proxy {
-            return (state.into(), Some(format!("by XDP: {why}")));
-        }
-        match sysctl().as_deref() {
-            Some("0") => ("off".into(), Some(NOT_MADE.into())),
-            Some("2") => (state.into(), None),
-            Some(_) if self.is_proxy() => (state.into(), None),
-            _ => (state.into(), Some("while a listener's queue is full".into())),
-        }
+        let (state, reasons) = known.state();
+        (state.into(), (!reasons.is_empty()).then(|| reasons.join("; ")))
     }
 }
+
+/// What decides which cookies clients see.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    wanted: SynCookies,
+    proxy: Option<Result<(), &'a str>>,
+    refusal: Option<&'a str>,
+    sysctl: Option<&'a str>,
+    paths: Option<Paths>,
+}
+
+impl Known<'_> {
+    /// The state, and its reasons and conditions.
+    fn state(self) -> (&'static str, Vec<String>) {
+        let Self { wanted, proxy, refusal, sysctl, paths } = self;
+        if wanted == SynCookies::Off {
+            return ("off", Vec::new());
+        }
+        if sysctl == Some("0") {
+            return ("off", vec![NOT_MADE.into()]);
+        }
+        if proxy == Some(Ok(())) {
+            return ("proxy", Vec::new());
+        }
+        let made = match sysctl {
+            Some("2") => None,
+            _ => Some("while a listener's queue is full".to_owned()),
+        };
+        let mut reasons: Vec<String> =
+            proxy.and_then(Result::err).map(|why| format!("by XDP: {why}")).into_iter().collect();
+        let nowhere = match (refusal, paths) {
+            (Some(why), _) => Some(why.to_owned()),
+            (None, Some(Paths { xdp: 0, tc: 1.., .. })) => Some(NOT_AT_TC.into()),
+            _ => None,
+        };
+        if let Some(why) = nowhere {
+            let by_stack = made.unwrap_or_else(|| "for every SYN".into());
+            reasons.extend([why, format!("the network stack makes its own {by_stack}")]);
+            return ("off", reasons);
+        }
+        reasons.extend(made);
+        if let Some(Paths { tc: at_tc @ 1.., .. }) = paths {
+            reasons.push(format!("none on the {at_tc} judged at tc ingress"));
+        }
+        (if wanted == SynCookies::Always { "always" } else { "auto" }, reasons)
+    }
+}
+
+/// The reason why XDP makes none where no interface has XDP.
+const NOT_AT_TC: &str =
+    "every interface is judged at tc ingress, where XDP makes no cookies (\"proxy\" does)";
 
 /// The reason why the kernel makes none.
 pub(super) const NOT_MADE: &str = "net.ipv4.tcp_syncookies is 0: set it to 1";
@@ -116,6 +168,14 @@ fn sysctl() -> Option<String> {
 }
 
 #[cfg(test)]
+impl Cookies {
+    /// Takes this proxy for the one that was found.
+    pub(super) fn put_proxy(&mut self, proxy: Proxy) {
+        self.proxy = Some(Ok(proxy));
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::XdpLimit;
@@ -126,13 +186,14 @@ mod tests {
         let limit = XdpLimit { syn_flood_rate: 1000, ..XdpLimit::default() };
         let cookies = |syn_cookies| Cookies::of(&Xdp { syn_cookies, limit: limit.clone(), ..Xdp::default() });
         assert!(!cookies(SynCookies::Off).are_wanted() && cookies(SynCookies::Auto).are_wanted());
-        assert_eq!(cookies(SynCookies::Off).state(), ("off".into(), None));
+        assert_eq!(cookies(SynCookies::Off).state(None), ("off".into(), None));
         assert!(!cookies(SynCookies::Always).rate().is_limit());
         let rate = cookies(SynCookies::Auto).rate();
         assert_eq!((rate.period_ns, rate.tolerance_ns), (1_000_000, 99_000_000));
         let mut refused = cookies(SynCookies::Always);
         refused.refused("no such helper".into());
-        assert_eq!(refused.state(), ("off".into(), Some("no such helper".into())));
+        let (state, why) = refused.state(None);
+        assert!(state == "off" && why.is_some_and(|why| why.starts_with("no such helper")));
     }
 
     /// Goal: on a kernel without the proxy's function XDP makes the cookies, and the report says why; with it XDP makes none.
@@ -143,11 +204,71 @@ mod tests {
         let cookies = |proxy| Cookies { proxy: Some(proxy), ..Cookies::of(&config) };
         let older = cookies(Err("no function".to_owned()));
         assert!(older.are_wanted() && !older.is_proxy());
-        assert_eq!(older.state(), ("auto".into(), Some("by XDP: no function".into())));
+        let (state, why) = older.state(None);
+        assert!(state == "auto" && why.is_some_and(|why| why.starts_with("by XDP: no function")));
         if let Ok(proxy) = Proxy::find() {
             let newer = cookies(Ok(proxy));
             assert!(newer.is_proxy() && !newer.are_wanted());
             assert_eq!(newer.rate(), older.rate());
+        }
+    }
+
+    /// Goal: a proxy that the kernel refuses leaves XDP's cookies, with the reason, as a kernel without its function does.
+    /// Method: the decision before and after the refusal.
+    #[test]
+    fn a_refused_proxy_leaves_xdps_cookies() {
+        let config = Xdp { syn_cookies: SynCookies::Proxy, ..Xdp::default() };
+        let proxy = Some(Ok(Proxy { number: 1, secret: [1, 2] }));
+        let mut cookies = Cookies { proxy, ..Cookies::of(&config) };
+        assert!(cookies.is_proxy() && !cookies.are_wanted());
+        cookies.proxy_refused("the verifier says no".into());
+        assert!(!cookies.is_proxy() && cookies.are_wanted() && cookies.rate().is_limit());
+        let (state, why) = cookies.state(None);
+        assert!(state == "auto" && why.is_some_and(|why| why.contains("the verifier says no")));
+    }
+
+    /// Goal: the state says which cookies clients see. Method: a table of choices, ways in and values of the sysctl.
+    ///
+    #[test]
+    fn the_state_is_what_clients_see() {
+        let paths = |xdp, tc| Some(Paths { xdp, tc, not_covered: 0 });
+        let full = "while a listener's queue is full";
+        let stack = |when| format!("{NOT_AT_TC}; the network stack makes its own {when}");
+        let table = [
+            (SynCookies::Off, None, "0", paths(0, 1), "off", String::new()),
+            (SynCookies::Auto, None, "1", None, "auto", full.into()),
+            (SynCookies::Auto, None, "1", paths(1, 0), "auto", full.into()),
+            (SynCookies::Auto, None, "1", paths(0, 2), "off", stack(full)),
+            (SynCookies::Always, None, "2", paths(0, 2), "off", stack("for every SYN")),
+            (SynCookies::Always, None, "2", paths(1, 0), "always", String::new()),
+            (
+                SynCookies::Always,
+                None,
+                "2",
+                paths(1, 2),
+                "always",
+                "none on the 2 judged at tc ingress".into(),
+            ),
+            (SynCookies::Auto, None, "0", paths(0, 2), "off", NOT_MADE.into()),
+            (SynCookies::Proxy, Some(Ok(())), "1", paths(0, 2), "proxy", String::new()),
+            (SynCookies::Proxy, Some(Ok(())), "0", paths(0, 2), "off", NOT_MADE.into()),
+            (
+                SynCookies::Proxy,
+                Some(Err("old")),
+                "1",
+                paths(0, 1),
+                "off",
+                format!("by XDP: old; {}", stack(full)),
+            ),
+        ];
+        for (wanted, proxy, sysctl, paths, state, why) in table {
+            let known = Known { wanted, proxy, refusal: None, sysctl: Some(sysctl), paths };
+            let (found, reasons) = known.state();
+            assert_eq!(
+                (found, reasons.join("; ")),
+                (state, why),
+                "{wanted:?}, {proxy:?}, {sysctl}, {paths:?}"
+            );
         }
     }
 }

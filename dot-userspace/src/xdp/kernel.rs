@@ -6,7 +6,7 @@
 //! Never: attaches.
 
 use aya::{
-    EbpfLoader,
+    Ebpf, EbpfLoader,
     maps::{HashMap, MapData, PerCpuArray},
 };
 use dot_common::{
@@ -16,7 +16,7 @@ use dot_common::{
 
 use super::{
     XdpError,
-    attach::{Programs, refused, take},
+    attach::{Programs, load_proxy, refused, take},
     bans::Bans,
     costs::Costs,
     list::Lists,
@@ -59,27 +59,9 @@ impl Kernel {
         prefixes: Prefixes,
         tables: &mut Tables,
     ) -> Result<(Self, Programs), XdpError> {
-        let workers = tables.workers();
-        let mut loader = EbpfLoader::new();
-        let (dot, do53) = ports.pack();
-        loader.override_global(GLOBAL_PORTS_DOT, &dot, true).override_global(GLOBAL_PORT_DO53, &do53, true);
-        loader.override_global(GLOBAL_WORKERS, &workers, true).map_max_entries(maps::WORKERS, workers);
         let mut tail_calls = TailCalls::of(config);
-        let image = tail_calls.cookies.object();
-        let constants = tail_calls.constants();
-        constants.give_to(&mut loader);
-        if let Some(pins) = pins {
-            for (name, path) in pins.flows() {
-                loader.map_pin_path(name, path);
-            }
-            loader.map_pin_path(maps::BANS, pins.bans());
-            if continues {
-                loader.map_pin_path(maps::COUNTERS, pins.counters());
-            }
-        }
-        // The map of listeners belongs to the steering programs, each of which has its own.
-        loader.map_max_entries(maps::SOCKETS, 1);
-        let mut object = loader.load(&image).map_err(|error| refused("the BPF object", &error))?;
+        let start = Start { ports, workers: tables.workers(), pins, continues };
+        let (mut object, has_proxy) = start.load(&mut tail_calls)?;
         if let Some(pins) = pins {
             if !continues {
                 pins.keep(&object, maps::COUNTERS);
@@ -99,8 +81,7 @@ impl Kernel {
             HashMap::try_from(take(&mut object, maps::RATE)?).map_err(|error| refused(maps::RATE, &error))?;
         tail_calls.fill_slots(&mut object)?;
         let proxied = Proxied::take(&mut object)?;
-        let mut programs = Programs::load(object)?;
-        add_proxy(&mut programs, &mut tail_calls);
+        let mut programs = Programs::load(object, has_proxy)?;
         tables.adopt(programs.object())?;
         tables.adopt_syn_times(programs.object())?;
         #[cfg(feature = "debug-log")]
@@ -134,12 +115,75 @@ impl Kernel {
     }
 }
 
-/// Loads the SYN proxy where the config wants it and the kernel can have it; a refusal is a reason for the report.
-fn add_proxy(programs: &mut Programs, tail_calls: &mut TailCalls) {
-    if tail_calls.cookies.is_proxy()
-        && let Err(error) = programs.load_proxy()
-    {
-        tracing::warn!("xdp: no SYN proxy: {error}");
-        tail_calls.cookies.refused(error.to_string());
+/// What the object is loaded with.
+struct Start<'a> {
+    ports: Ports,
+    workers: u32,
+    pins: Option<&'a Pins>,
+    continues: bool,
+}
+
+impl Start<'_> {
+    /// Loads the object, and the SYN proxy of it where the config wants it and the kernel can have it. If the kernel refuses
+    /// the proxy, the object is loaded once more with XDP's cookies: which programs follow the judge is a constant of it.
+    fn load(&self, tail_calls: &mut TailCalls) -> Result<(Ebpf, bool), XdpError> {
+        let mut object = self.load_object(tail_calls)?;
+        if !tail_calls.cookies.is_proxy() {
+            return Ok((object, false));
+        }
+        let Err(error) = load_proxy(&mut object) else { return Ok((object, true)) };
+        tracing::warn!("xdp: no SYN proxy, XDP makes the cookies: {error}");
+        tail_calls.cookies.proxy_refused(error.to_string());
+        drop(object);
+        self.load_object(tail_calls).map(|object| (object, false))
+    }
+
+    fn load_object(&self, tail_calls: &mut TailCalls) -> Result<Ebpf, XdpError> {
+        let mut loader = EbpfLoader::new();
+        let (dot, do53) = self.ports.pack();
+        loader.override_global(GLOBAL_PORTS_DOT, &dot, true).override_global(GLOBAL_PORT_DO53, &do53, true);
+        loader.override_global(GLOBAL_WORKERS, &self.workers, true);
+        loader.map_max_entries(maps::WORKERS, self.workers);
+        let image = tail_calls.cookies.object();
+        let constants = tail_calls.constants();
+        constants.give_to(&mut loader);
+        if let Some(pins) = self.pins {
+            for (name, path) in pins.flows() {
+                loader.map_pin_path(name, path);
+            }
+            loader.map_pin_path(maps::BANS, pins.bans());
+            if self.continues {
+                loader.map_pin_path(maps::COUNTERS, pins.counters());
+            }
+        }
+        // The map of listeners belongs to the steering programs, each of which has its own.
+        loader.map_max_entries(maps::SOCKETS, 1);
+        loader.load(&image).map_err(|error| refused("the BPF object", &error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::SynCookies, xdp::proxy::Proxy};
+
+    /// Goal: where the kernel refuses the proxy, XDP's cookie program is loaded in its place. Method: as root, a proxy that calls
+    /// a number which no function has.
+    #[test]
+    fn xdps_cookies_replace_a_refused_proxy() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("SKIPPED xdps_cookies_replace_a_refused_proxy: BPF programs need root");
+            return;
+        }
+        let config = config::Xdp { syn_cookies: SynCookies::Proxy, ..config::Xdp::default() };
+        let mut tail_calls = TailCalls::of(&config);
+        tail_calls.cookies.put_proxy(Proxy { number: u32::MAX >> 1, secret: [1, 2] });
+        let ports = Ports { dot: [853, 0, 0, 0], do53: 53 };
+        let start = Start { ports, workers: 1, pins: None, continues: false };
+        let (mut object, has_proxy) = start.load(&mut tail_calls).expect("the object loads");
+        assert!(!has_proxy && tail_calls.cookies.are_wanted());
+        tail_calls.fill_slots(&mut object).expect("the slots are filled");
+        let loaded = tail_calls.programs(&object).expect("the kernel describes them");
+        assert!(loaded.iter().any(|program| program.name == maps::PROGRAM_COOKIE), "{loaded:?}");
     }
 }

@@ -215,7 +215,8 @@ impl Xdp {
             report.costs = kernel.costs.counts();
             report.notices = kernel.notices.counts();
             report.proxied = kernel.proxied.read();
-            (report.syn_cookies, report.syn_cookies_reason) = kernel.tail_calls.cookies.state();
+            (report.syn_cookies, report.syn_cookies_reason) =
+                kernel.tail_calls.cookies.state(Some(report.paths));
             let (over, reason) = kernel.settings.syn_over();
             (report.syn_over, report.syn_over_reason) = (over.into(), reason.map(str::to_owned));
         }
@@ -376,5 +377,5 @@ impl Xdp {
 /// Whether the kernel would make SYN cookies for this config: the reason why not, or the condition.
 #[must_use]
 pub fn syn_cookies(config: &config::Xdp) -> Option<String> {
-    cookies::Cookies::of(config).state().1
+    cookies::Cookies::of(config).state(None).1
 }

@@ -6,7 +6,7 @@ use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray},
 };
-use dot_common::maps::{PROXY_ANSWERED, PROXY_COMPLETED, PROXY_COUNTS};
+use dot_common::maps::{PROXY_ANSWERED, PROXY_COMPLETED, PROXY_COUNTS, PROXY_REFUSED};
 
 use super::{
     XdpError,
@@ -27,6 +27,10 @@ impl Proxied {
     /// All CPUs together.
     pub(super) fn read(&self) -> ProxyCounts {
         let total = |fate| self.0.get(&fate, 0).map_or(0, |per_cpu| per_cpu.iter().sum());
-        ProxyCounts { answered: total(PROXY_ANSWERED), completed: total(PROXY_COMPLETED) }
+        ProxyCounts {
+            answered: total(PROXY_ANSWERED),
+            completed: total(PROXY_COMPLETED),
+            refused: total(PROXY_REFUSED),
+        }
     }
 }

@@ -24,7 +24,7 @@ const FUNCTION: &str = "bpf_sk_assign_tcp_reqsk";
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Proxy {
     /// The function's number in the kernel's types.
-    number: u32,
+    pub(super) number: u32,
     pub(super) secret: Secret,
 }
 
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     /// Goal: the number stands in the call, and nothing else changes. Method: the compiled object, and others without the mark or
-    /// with two.
+    /// with two.
     #[test]
     fn the_call_gets_its_number() {
         let proxy = Proxy { number: 0x0102_0304, secret: [1, 2] };

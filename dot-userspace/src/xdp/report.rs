@@ -155,6 +155,9 @@ pub struct ProxyCounts {
     pub answered: u64,
     /// Connections that began with the answer to one.
     pub completed: u64,
+    /// Such answers that were dropped, because their client may begin no connection now.
+    #[serde(default)]
+    pub refused: u64,
 }
 
 /// One ban.

@@ -96,18 +96,19 @@ impl Written {
     pub(super) fn apply(&mut self, config: &config::Xdp, prefixes: Prefixes) -> Result<(), XdpError> {
         let Settings { bans, spent, spent_wide, local, traced, dot_is_off, .. } = self.current;
         self.syn_over = config.limit.syn_over;
-        let has_cookies = u8::from(self.has_cookies());
-        let rest = settings(config, prefixes);
-        self.write(Settings { bans, spent, spent_wide, local, traced, has_cookies, dot_is_off, ..rest })
+        let (has_cookies, takes_cookies) = self.cookies();
+        let rest =
+            Settings { bans, spent, spent_wide, local, traced, dot_is_off, ..settings(config, prefixes) };
+        self.write(Settings { has_cookies, takes_cookies, ..rest })
     }
 
     /// Checks whether the stack still makes cookies; writes nothing if nothing changed.
     pub(super) fn look_for_cookies(&mut self) -> Result<(), XdpError> {
-        let has_cookies = u8::from(self.has_cookies());
-        if has_cookies == self.current.has_cookies {
+        let (has_cookies, takes_cookies) = self.cookies();
+        if (has_cookies, takes_cookies) == (self.current.has_cookies, self.current.takes_cookies) {
             return Ok(());
         }
-        self.write(Settings { has_cookies, ..self.current })
+        self.write(Settings { has_cookies, takes_cookies, ..self.current })
     }
 
     /// The treatment of a SYN above its client's rate, and the reason if it differs from the config.
@@ -119,8 +120,10 @@ impl Written {
         }
     }
 
-    fn has_cookies(&self) -> bool {
-        self.syn_over == SynOver::Cookie && cookies::are_made()
+    /// Whether the stack makes cookies for SYNs above a rate, and whether it makes and takes any.
+    fn cookies(&self) -> (u8, u8) {
+        let are_made = cookies::are_made();
+        (u8::from(are_made && self.syn_over == SynOver::Cookie), u8::from(are_made))
     }
 
     /// A client's rate of new connections.
@@ -206,7 +209,7 @@ fn settings(config: &config::Xdp, prefixes: Prefixes) -> Settings {
         spent_wide: 0,
         traced: 0,
         dot_is_off: 0,
-        reserved: [0; 1],
+        takes_cookies: 0,
         generation: 0,
         own_interface: LOOPBACK,
         syn: Rate::new(limit.syn_per_second, limit.syn_burst),

@@ -79,6 +79,8 @@ pub struct Frame {
     pub source_port: u16,
     /// Receiver's port.
     pub destination_port: u16,
+    /// TCP: sequence number and flags.
+    pub segment: Option<(u32, u8)>,
     /// Octets above TCP or UDP.
     pub payload: Vec<u8>,
 }
@@ -99,14 +101,18 @@ impl Frame {
             _ => return None,
         };
         let word = |at: usize| Some(u16::from_be_bytes([*transport.get(at)?, *transport.get(at + 1)?]));
-        let header = match protocol {
-            6 => usize::from(transport.get(12)? >> 4) * 4,
-            17 => 8,
+        let (header, segment) = match protocol {
+            6 => {
+                let sequence = u32::from(word(4)?) << 16 | u32::from(word(6)?);
+                (usize::from(transport.get(12)? >> 4) * 4, Some((sequence, *transport.get(13)?)))
+            }
+            17 => (8, None),
             _ => return None,
         };
         Some(Self {
             source_port: word(0)?,
             destination_port: word(2)?,
+            segment,
             payload: transport.get(header..)?.to_vec(),
         })
     }

@@ -236,9 +236,10 @@ mod xdp_paths;
 mod xdp_policy;
 /// When no worker has room, a SYN ends in the kernel half.
 mod xdp_pressure;
-/// Forged SYNs lock no client out, because the rate counts finished connections.
 /// SYN cookies at tc ingress that keep a client's TCP options.
 mod xdp_proxy;
+/// What the SYN proxy refuses, and what it leaves alone.
+mod xdp_proxy_limits;
 /// SYNs in other clients' names lock nobody out; the rate counts finished connections.
 mod xdp_spoofers;
 /// Packets that move between CPUs (`xdp.steering = "cpumap"`).

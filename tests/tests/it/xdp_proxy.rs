@@ -27,7 +27,7 @@ use dot_tests::{
 };
 
 /// Whether this kernel has the function, by the list of its symbols.
-fn has_function(test: &str) -> bool {
+pub(crate) fn has_function(test: &str) -> bool {
     let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
     let is_there = Path::new("/sys/kernel/btf/vmlinux").exists()
         && symbols.lines().any(|line| line.split_whitespace().nth(2) == Some("bpf_sk_assign_tcp_reqsk"));
@@ -46,11 +46,20 @@ fn proxying(mode: &str) -> (Network, Server) {
     (network, dotd)
 }
 
-/// The proxy's counts in `dotd xdp show --json`.
-fn proxied(dotd: &Server) -> [u64; 2] {
+/// The proxy's counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Proxied {
+    pub(crate) answered: u64,
+    pub(crate) completed: u64,
+    pub(crate) refused: u64,
+}
+
+/// Those in `dotd xdp show --json`.
+pub(crate) fn proxied(dotd: &Server) -> Proxied {
     let shown = dotd.operate(&["xdp", "show", "--json"]);
     let report: serde_json::Value = serde_json::from_str(&shown.text).expect("JSON");
-    ["answered", "completed"].map(|fate| report["proxied"][fate].as_u64().expect("a count"))
+    let count = |fate: &str| report["proxied"][fate].as_u64().unwrap_or_default();
+    Proxied { answered: count("answered"), completed: count("completed"), refused: count("refused") }
 }
 
 /// Goal: real clients connect by the proxy's cookies, over both IP versions, natively and generic, and their connections have
@@ -85,11 +94,11 @@ fn connections_keep_their_options() {
                 assert!(shown.contains(option), "{mode}, {address}: no {option}: {shown}");
             }
             // A SYN a second is the stack's, whose connections look the same.
-            if proxied(&dotd)[0] > before[0] {
+            if proxied(&dotd).answered > before.answered {
                 assert!(shown.contains(",7"), "{mode}: the scale of the cookie: {shown}");
             }
         }
-        let [answered, completed] = proxied(&dotd);
+        let Proxied { answered, completed, .. } = proxied(&dotd);
         assert!(answered >= 5 && completed >= 5, "{mode}: {answered} answered, {completed} completed");
         assert!(dotd.operate(&["xdp", "show"]).has("connections came of them"));
         let stats = dotd.stats();
@@ -116,7 +125,7 @@ fn the_gate_knows_streams_behind_a_cookie() {
     dotd.counts("cleartext is dropped", |stats| stats.packets("drop", "cleartext_on_dot") >= 5);
     assert_eq!(dotd.stats().packets("pass", "unknown_flow"), 0);
     let before = proxied(&dotd);
-    assert!(before[1] >= 3, "{before:?}");
+    assert!(before.completed >= 3, "{before:?}");
 
     let wire = Wire::open(&network);
     let guess = |number: u32| {
@@ -126,7 +135,7 @@ fn the_gate_knows_streams_behind_a_cookie() {
         assert!(wire.send(guess(number).frame()));
     }
     dotd.counts("the guesses have arrived", |stats| stats.packets("pass", "") >= 1_000);
-    assert_eq!(proxied(&dotd)[1], before[1], "a guess made a connection");
+    assert_eq!(proxied(&dotd).completed, before.completed, "a guess made a connection");
     dotd.stop();
 }
 
@@ -152,7 +161,7 @@ fn clients_connect_through_a_flood_at_the_proxy() {
         eventually("the flood goes on", || (seen() > FRAMES * round / 20).then_some(()));
     }
     let sent = flood.stop();
-    let [answered, completed] = proxied(&dotd);
+    let Proxied { answered, completed, .. } = proxied(&dotd);
     println!("20 of 20 answered; {answered} SYN of {sent} answered by the proxy, {completed} completed");
     assert!(answered >= completed && completed >= 15, "{answered} {completed}");
     dotd.stop();

@@ -81,6 +81,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { command: "c++", packages: &["g++"], purpose: "fuzzing: libFuzzer is C++" },
     Tool { command: "ethtool", packages: &["ethtool"], purpose: "settings of the test interfaces" },
     Tool { command: "ip", packages: &["iproute2"], purpose: "test networks" },
+    Tool { command: "nft", packages: &["nftables"], purpose: "a packet filter beside dotd" },
     Tool { command: "ss", packages: &["iproute2"], purpose: "options of a connection" },
     Tool { command: "tc", packages: &["iproute2"], purpose: "slow test networks" },
     Tool { command: "setpriv", packages: &["util-linux"], purpose: "programs that end with their test" },

@@ -38,7 +38,7 @@ use super::{State, Status};
 use crate::{
     backend::health::HealthState,
     ledger::{Counter, Measured, Snapshot, Traffic},
-    xdp::{Paths, Report, WorkerReport},
+    xdp::{Paths, ProxyCounts, Report, WorkerReport},
 };
 
 /// Name and value pairs of one series.
@@ -174,8 +174,10 @@ fn kernel(registry: &mut Registry, status: &Status, snapshot: &Snapshot) {
     let Report { notices, proxied, .. } = &status.xdp;
     let fates = [("sent", notices.sent), ("held_back", notices.held_back), ("lost", notices.lost)];
     counters(registry, "notices", "Notices to clients that XDP refuses, by their fate", fates.map(fate));
-    let help = "SYN that the proxy at tc ingress answered, and connections that came of them";
-    let fates = [("answered", proxied.answered), ("completed", proxied.completed)];
+    let help =
+        "SYN that the proxy at tc ingress answered, connections that came of them, and ACKs that it refused";
+    let ProxyCounts { answered, completed, refused } = *proxied;
+    let fates = [("answered", answered), ("completed", completed), ("refused", refused)];
     counters(registry, "syn_proxy", help, fates.map(fate));
 }
 

@@ -198,7 +198,7 @@ impl Source for Still {
             workers: vec![xdp::WorkerReport { open: 1, share: 2, backlog: 3, accepting: true }],
             costs: xdp::CostCounts { spent: 4, spent_total: 9 },
             notices: xdp::NoticeCounts { sent: 11, held_back: 12, lost: 13 },
-            proxied: xdp::ProxyCounts { answered: 14, completed: 15 },
+            proxied: xdp::ProxyCounts { answered: 14, completed: 15, refused: 16 },
             ..Default::default()
         }
     }

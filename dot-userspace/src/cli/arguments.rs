@@ -52,8 +52,9 @@ pub(super) enum Verb {
     Run {
         /// Root's folder for the state that a restart keeps: the config that is served, and that bans survive
         ///
-        /// The service manager empties it at a stop (RuntimeDirectoryPreserve=restart in systemd). If the config file has mistakes
-        /// at a restart, dotd serves by the config from before.
+        /// The service manager empties it at a stop (RuntimeDirectoryPreserve=restart in systemd), and runs `dotd xdp detach
+        /// --unless-restarts UNIT` behind each end, because XDP stays attached for a restart. If the config file has mistakes at a
+        /// restart, dotd serves by the config from before.
         #[arg(long, value_name = "FOLDER")]
         restart_dir: Option<PathBuf>,
         /// The descriptor of the list that the previous program of this process wrote
@@ -361,6 +362,9 @@ pub(super) enum XdpVerb {
         /// Detach also while a dotd is running
         #[arg(long)]
         force: bool,
+        /// Do nothing while systemd restarts this unit, or will start it again after a failure: for its ExecStopPost=
+        #[arg(long, value_name = "UNIT", conflicts_with = "force")]
+        unless_restarts: Option<String>,
         #[command(flatten)]
         control: ControlArguments,
     },

@@ -130,8 +130,11 @@ fn run_short(verb: Verb, path: Option<PathBuf>) -> Result<(), CliError> {
         Verb::Xdp { verb: XdpVerb::Show { control } } => {
             show_answer::<xdp::Report>(&control, path.as_deref(), "/xdp", show::xdp)
         }
-        Verb::Xdp { verb: XdpVerb::Detach { force, control } } => {
-            detach::run(force, &control, path.as_deref())
+        Verb::Xdp { verb: XdpVerb::Detach { force, unless_restarts, control } } => {
+            match unless_restarts.as_deref().and_then(detach::reason_to_stay) {
+                Some(reason) => print(&reason),
+                None => detach::run(force, &control, path.as_deref()),
+            }
         }
         Verb::Import { program, files } => print(&import::import(program, &files)?),
         Verb::Switch(verb) => switches::run(verb, path.as_deref()),

@@ -148,9 +148,7 @@ impl Duty {
         match end {
             // The engine ended in order, whether or not it served.
             End::Exit(code @ (0 | 1)) => {
-                if let Some(holder) = &mut self.holder {
-                    holder.let_go();
-                }
+                self.release(code == 0);
                 u8::try_from(code).unwrap_or(1)
             }
             End::Exit(code) => u8::try_from(code).unwrap_or(1),
@@ -249,7 +247,7 @@ impl Duty {
             }
             Request::Look { has_news } => self.look(has_news),
             // A new engine that has not begun to serve detaches nothing while the old one serves.
-            Request::Leave if self.leaving.is_some() => Answer::Done(None),
+            Request::Leave if self.leaving.is_some() || self.leaves_attached() => Answer::Done(None),
             Request::Leave => {
                 if let Some(holder) = &mut self.holder {
                     holder.let_go();

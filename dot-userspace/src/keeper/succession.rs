@@ -89,6 +89,22 @@ impl Leaving {
 }
 
 impl Duty {
+    /// Whether programs stay attached at the end: a restart may follow, and each attachment resets the rings of a card. A service
+    /// manager that has named the folder for restarts detaches them at a stop.
+    pub(super) fn leaves_attached(&self) -> bool {
+        self.is_stopping && self.estate.restart_dir.is_some()
+    }
+
+    /// The last engine ended in order: its attachments end too, or stay for a restart if it served well.
+    pub(super) fn release(&mut self, is_well: bool) {
+        let stays = is_well && self.leaves_attached();
+        match self.holder.take() {
+            Some(holder) if stays => holder.forget(),
+            Some(mut holder) => holder.let_go(),
+            None => {}
+        }
+    }
+
     /// How the engine ended, if dotd must end with it. If another engine follows after a crash,
     /// this call does not return.
     pub(super) fn look_at_engines(&mut self) -> Option<End> {

@@ -133,6 +133,10 @@ pub fn run(
     for line in families::leave_out(&mut config, families::is_here) {
         tracing::warn!("{line}");
     }
+    if restart_dir.is_some() && !is_restart {
+        // What a dotd left attached for a restart, which was a stop. Without the right to look there is nothing of ours.
+        let _ = xdp::clear(false);
+    }
     let opened = open(&config, None)?;
     if !is_restart {
         kept_bans::forget(&config.server.run_dir);

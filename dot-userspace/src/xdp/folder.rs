@@ -197,3 +197,36 @@ const FOLDERS_DEPTH_MAX: usize = 3;
 pub(super) fn has(folder: &File, name: &str) -> bool {
     fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    /// Goal: pins of another network namespace are not taken for this one's, also where the kernel gives the number of an inode again:
+    /// the folder's name holds the namespace's cookie and the boot. Method: as root, eight namespaces one after another, each of which
+    /// ends before the next begins.
+    #[test]
+    fn a_namespaces_folder_is_its_own() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("SKIPPED a_namespaces_folder_is_its_own: a namespace needs root");
+            return;
+        }
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("Linux has it");
+        let here = identity().expect("this namespace has one");
+        assert!(here.ends_with(boot.trim()) && identity().expect("the same") == here);
+        let mut names = vec![here];
+        for _ in 0..8 {
+            let inside = std::thread::spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNET).expect("root may");
+                identity().expect("it has one")
+            });
+            names.push(inside.join().expect("no panic"));
+        }
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count, "{names:?}");
+    }
+}

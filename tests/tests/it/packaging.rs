@@ -46,7 +46,10 @@ fn dotd_has_what_the_units_run() {
         let commands: Vec<_> = keys.iter().flat_map(|key| values(text, key)).collect();
         assert!(!commands.is_empty(), "{name}");
         for command in commands {
-            let words = command.strip_prefix("/usr/bin/dotd ").unwrap_or_else(|| panic!("{name}: {command}"));
+            let words = command
+                .trim_start_matches('-')
+                .strip_prefix("/usr/bin/dotd ")
+                .unwrap_or_else(|| panic!("{name}: {command}"));
             let output = Command::new(binary()).args(words.split(' ')).arg("--help").output().expect("built");
             assert!(output.status.success(), "{command}: {output:?}");
         }

@@ -2,18 +2,30 @@
 //!
 //! Before: a dotd with `--restart-dir`. After: TERM, and a start; where the folder was emptied meanwhile, that was a stop.
 
-use std::fs;
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::ErrorKind,
+    net::{SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
+use aya::programs::links::{FdLink, PinnedLink};
 use dot_tests::{
     harness::{
         config::Config,
         dot::Dot,
+        eventually,
         message::www,
         netns::{Network, SERVER_V4},
         scratch::Scratch,
-        server::{Ended, Server},
+        server::{Ended, Server, binary},
     },
     require,
+    xdp_field::pins,
 };
 use nix::sys::signal::Signal;
 
@@ -68,12 +80,70 @@ fn bans_survive_a_restart_and_no_stop() {
     let dotd = manager.restart(dotd, &config());
     assert!(dotd.operate(&["ban", "list"]).has("198.51.100.7"), "{}", dotd.stderr());
     let scratch = Manager::end(dotd);
-    assert!(!manager.network.server.exists("/sys/fs/bpf/dotd"));
     manager.remove_folder();
     let dotd = manager.start(&config(), scratch).unwrap_or_else(|ended| panic!("{ended:?}"));
     let said = dotd.operate(&["ban", "list"]);
     assert!(!said.has("198.51.100.7"), "{}", said.text);
     dotd.stop();
+}
+
+/// The kernel's numbers of the links that dotd has pinned here.
+fn link_ids() -> Vec<u32> {
+    let is_link = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        ["xdp_", "learn_", "ingress_"].iter().any(|kind| name.starts_with(kind))
+    };
+    let links = pins().into_iter().filter(is_link).filter_map(|path| PinnedLink::from_pin(path).ok());
+    let ids = links.filter_map(|link| FdLink::from(link).info().ok()).map(|info| info.id());
+    ids.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Goal: XDP and the learner stay attached from one dotd to the next over a restart, and judge meanwhile: a card's rings are not reset.
+/// At a stop they go, by the unit's ExecStopPost=. Method: the kernel's numbers of both links over two restarts, cleartext's segments to
+/// the port in between; then the command of the unit, with a program in place of systemctl that has the unit's job.
+#[test]
+fn links_stay_over_a_restart() {
+    require!(Root, Bpf);
+    let manager = Manager::new();
+    let server = &manager.network.server;
+    let links = || server.run(link_ids);
+    let deny = config().set("xdp", "deny", "[\"10.53.0.2/32\"]");
+    let mut dotd = manager.start(&deny, Scratch::new()).unwrap_or_else(|ended| panic!("{ended:?}"));
+    let first = links();
+    assert_eq!(first.len(), 2, "the judge and the learner: {first:?}");
+    for _ in 0..2 {
+        let scratch = Manager::end(dotd);
+        assert_eq!(links(), first, "after its end");
+        // A denied client hears nothing; without the judge the stack would reset it.
+        let refused = manager
+            .network
+            .client
+            .run(|| TcpStream::connect_timeout(&SocketAddr::new(SERVER_V4, 853), Duration::from_millis(300)));
+        assert_eq!(refused.map(|_| ()).map_err(|error| error.kind()), Err(ErrorKind::TimedOut));
+        dotd = manager.start(&deny, scratch).unwrap_or_else(|ended| panic!("{ended:?}"));
+        assert_eq!(links(), first, "taken over");
+    }
+    let scratch = Manager::end(dotd);
+    let detach = |job: &str, result: &str| {
+        let systemctl =
+            scratch.write("systemctl", format!("#!/bin/sh\n[ \"$1\" = list-jobs ] && echo '{job}'\n"));
+        fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).expect("ours");
+        let unit = include_str!("../../../packaging/dotd.service");
+        let words =
+            unit.lines().find_map(|line| line.strip_prefix("ExecStopPost=-/usr/bin/dotd ")).expect("a line");
+        let mut command = Command::new(binary());
+        let path = format!("{}:{}", scratch.path().display(), std::env::var("PATH").unwrap_or_default());
+        command.args(words.split(' ')).env("PATH", path).env("SERVICE_RESULT", result).stdin(Stdio::null());
+        let output = server.output(command);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(detach("7 dotd.service restart running", "success").contains("restarts"));
+    assert!(detach("7 dotd.service stop running", "exit-code").contains("failed"));
+    assert_eq!(links(), first);
+    assert!(detach("7 dotd.service stop running", "success").contains("removed 2 links"));
+    eventually("nothing is attached", || links().is_empty().then_some(()));
+    assert!(!server.exists("/sys/fs/bpf/dotd"));
 }
 
 /// Goal: a restart with a mistake in the config serves on by the config from before, and says each mistake as an error; a reload without

@@ -6,6 +6,7 @@
 //! Never: measures speed: the cards are emulated.
 
 use std::{
+    fs,
     io::{ErrorKind, Read, Write},
     net::{IpAddr, TcpListener, TcpStream},
     os::fd::AsFd,
@@ -297,6 +298,42 @@ fn queues_of_a_card_have_their_workers() {
         if driver == "virtio_net" {
             assert!(found.iter().all(|connections| *connections >= 10), "two queues: {found:?}");
         }
+        xdp.detach();
+        until_free(HERE);
+    });
+}
+
+/// Switches the guest's second CPU on or off.
+fn set_second_cpu(is_on: bool) {
+    let value = if is_on { "1" } else { "0" };
+    fs::write("/sys/devices/system/cpu/cpu1/online", value).expect("a guest's CPU can be switched");
+}
+
+/// Goal: a CPU that goes, and comes back, costs no connection: those that begin meanwhile go to a worker, whichever it is. Method:
+/// connections before, while the second of two CPUs is off, and afterwards.
+#[test]
+fn a_cpu_that_goes_costs_no_connection() {
+    on_each_card("a_cpu_that_goes_costs_no_connection", |driver| {
+        let listeners = listeners(SERVER_V4, 2);
+        let group = ListenerGroup {
+            address: listeners[0].local_addr().unwrap(),
+            sockets: listeners.iter().map(AsFd::as_fd).collect(),
+        };
+        let xdp = start(&Config { interfaces: vec![HERE.into()], ..Config::default() }, &[group]).unwrap();
+        beside(THERE, &CLIENT, || {
+            for (state, is_on) in [("before", true), ("off", false), ("on again", true)] {
+                set_second_cpu(is_on);
+                let mut found = [0; 2];
+                for _ in 0..30 {
+                    let mut client = connect(SERVER_V4);
+                    client.write_all(&HELLO).unwrap();
+                    let (worker, mut stream) = accepted(&listeners);
+                    stream.read_exact(&mut [0; 9]).expect("the hello arrives");
+                    found[worker] += 1;
+                }
+                println!("{driver}: second CPU {state}: workers have {found:?} of 30");
+            }
+        });
         xdp.detach();
         until_free(HERE);
     });

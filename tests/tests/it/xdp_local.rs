@@ -7,6 +7,7 @@
 use std::{
     io::Write as _,
     net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    process::Command,
     thread,
 };
 
@@ -19,7 +20,7 @@ use dot_tests::{
         eventually,
         flood::Wire,
         netns::{self, Namespace, Network, address},
-        server::Server,
+        server::{Server, binary},
         stats::Stats,
     },
     require,
@@ -268,4 +269,35 @@ fn the_packaged_config_leaves_its_backend_alone() {
         assert!(if asked_for { own > 100 } else { own == 0 }, "{own}: {stats:?}");
         dotd.stop();
     }
+}
+
+/// Goal: behind a redirection of port 853 no gate holds, as docs/config.md says, and `dotd check` warns of it. Method: dotd on 8853,
+/// nftables redirects 853 there; cleartext comes to the engine, and XDP counts none of it; on the port itself the gate holds.
+/// Covers: A-797
+#[test]
+fn a_redirected_port_is_not_judged_and_check_says_so() {
+    require!(Root, Bpf, Command("nft"), Command("kdig"));
+    let network = Network::new();
+    let config = Config::new().xdp("generic").set("listen", "dot", r#"["0.0.0.0:8853"]"#);
+    let dotd = Server::start(&network, &config);
+    let mut nft = Command::new("nft");
+    nft.arg("table ip nat { chain prerouting { type nat hook prerouting priority dstnat; tcp dport 853 redirect to :8853; }; }");
+    let output = network.server.output(nft);
+    assert!(output.status.success(), "{output:?}");
+    let said = kdig(&network.client, netns::SERVER_V4, "+tls www.dotd.test A");
+    assert!(is_answered_over_tls(&said), "{}", said.text);
+    let mut stream = tcp(&network.client, SocketAddr::new(netns::SERVER_V4, DOT_PORT));
+    stream.write_all(&CLEARTEXT_QUERY).expect("open");
+    let stats =
+        dotd.counts("the engine refuses it", |stats| stats.counter("handshakes", "failed_not_tls") == 1);
+    assert_eq!(counted(&stats), 0, "{stats:?}");
+    let mut stream = tcp(&network.client, SocketAddr::new(netns::SERVER_V4, 8853));
+    stream.write_all(&CLEARTEXT_QUERY).expect("open");
+    dotd.counts("the gate holds on the port itself", |stats| stats.packets("drop", "cleartext_on_dot") >= 1);
+    let mut check = Command::new(binary());
+    check.arg("check").arg("-c").arg(dotd.folder().join("dotd.toml"));
+    let output = network.server.output(check);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("listen.dot has no port 853: if nftables"), "{said}");
+    dotd.stop();
 }

@@ -193,7 +193,9 @@ done_ "dotd disable: no answer, XDP dropped ${dropped:-0} SYN as dot_off; dotd e
 step "restart under load"
 load systemctl restart dotd || failure="systemctl restart fails; "
 want "no answer after it" eventually ask
-done_ "$(cat /run/walk.load)"
+journalctl --sync
+journalctl -u dotd -o cat | has 'dotd.service restarts: XDP stays attached' || failure="${failure}XDP went off meanwhile; "
+done_ "$(cat /run/walk.load), XDP stayed attached"
 
 step "restart, bad config"
 cp $config /run/walk.toml

@@ -23,6 +23,7 @@ pub(crate) use cpio::Archive;
 use debian::Flavour;
 pub(crate) use debian::kernel;
 use guest::Guest;
+use machine::Said;
 pub(crate) use machine::listen;
 
 /// A guest.
@@ -117,25 +118,37 @@ pub(crate) fn run(root: &Path, arguments: &TestKernels) -> Result<()> {
         if tests.is_empty() {
             continue;
         }
-        let began = Instant::now();
-        let kernel = debian::of_suite(machine.series, machine.suite, machine.flavour)?;
-        let initramfs = folder.join(format!("{}.cpio", kernel.name));
-        Guest { program: &program, tests: &tests, modules: &kernel.modules }.pack(&folder, &initramfs)?;
-        let has_cards = machine.flavour != Flavour::Cloud;
-        let said = machine::boot(&kernel.image, &initramfs, has_cards, arguments.verbose);
-        let _ = std::fs::remove_file(&initramfs);
-        let said = said?;
-        println!("{}, {}: {}, {} s", machine.name, kernel.name, said.summary(), began.elapsed().as_secs());
         let name = machine.name;
-        costs.extend(said.programs.iter().map(|line| format!("{name:<15} {line}")));
-        cards.extend(said.cards.iter().map(|line| format!("{name:<15} {line}")));
-        failures.extend(said.failures(&tests).into_iter().map(|failure| format!("{name}: {failure}")));
+        match walk(machine, &folder, &program, &tests, arguments.verbose) {
+            Ok(said) => {
+                costs.extend(said.programs.iter().map(|line| format!("{name:<15} {line}")));
+                cards.extend(said.cards.iter().map(|line| format!("{name:<15} {line}")));
+                failures
+                    .extend(said.failures(&tests).into_iter().map(|failure| format!("{name}: {failure}")));
+            }
+            // The other machines still have something to say.
+            Err(error) => failures.push(format!("{name}: {error:#}")),
+        }
     }
     println!("\nwhat the programs cost the verifier");
     costs.iter().for_each(|line| println!("  {line}"));
     println!("\nwhat cards' drivers do");
     cards.iter().for_each(|line| println!("  {line}"));
     if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
+}
+
+/// Boots one machine with its tests.
+fn walk(machine: &Machine, folder: &Path, program: &Path, tests: &[&str], is_verbose: bool) -> Result<Said> {
+    let began = Instant::now();
+    let kernel = debian::of_suite(machine.series, machine.suite, machine.flavour)?;
+    let initramfs = folder.join(format!("{}.cpio", kernel.name));
+    Guest { program, tests, modules: &kernel.modules }.pack(folder, &initramfs)?;
+    let has_cards = machine.flavour != Flavour::Cloud;
+    let said = machine::boot(&kernel.image, &initramfs, has_cards, is_verbose);
+    let _ = std::fs::remove_file(&initramfs);
+    let said = said?;
+    println!("{}, {}: {}, {} s", machine.name, kernel.name, said.summary(), began.elapsed().as_secs());
+    Ok(said)
 }
 
 /// Whether this one was named, or none.

@@ -24,7 +24,7 @@ use dot_userspace::{
     config::{self, MisuseAction},
     dns::{self, Asked, Hop, Labels, Query, Told, framing::cut_message},
     ledger::{Disposal, Stage, WorkerCounters},
-    policy::{Access, Index, Member, Misuse, Suspect, Tenants},
+    policy::{Access, Index, Member, Misuse, Names, Suspect, Tenants},
 };
 use tokio::time::Instant;
 
@@ -216,18 +216,23 @@ pub fn to_find(rules: u32, names: u32, is_there: bool) -> Ruled {
     let wire = |front: &str, number: u32| {
         dns::wire_name(&format!("{front}-{:08x}.test", number.wrapping_mul(0x9e37_79b1))).expect("a name")
     };
-    let mut index = Index::default();
+    let mut known = Names::default();
     for rule in 1..=rules {
         let name = wire("host", rule);
-        let node = index.insert(name.split_last().expect("it has the root").1).expect("there is room");
-        *index.rule(node, false).expect("it was made") = rule;
+        let node = known.insert(name.split_last().expect("it has the root").1).expect("there is room");
+        *known.rule(node, false).expect("it was made") = rule;
     }
     let front = if is_there { "host" } else { "miss" };
-    // In another order than that of the rules.
-    let number =
-        |place: u32| u32::try_from(u64::from(place) * 7919 % u64::from(rules)).expect("below it") + 1;
-    let names: Vec<u8> = (0..names).flat_map(|place| wire(front, number(place))).collect();
-    let mut prepared = (index, names, 0);
+    // In an order without a pattern that a processor could foresee: steps of one length are one.
+    let mut order = 1_u64;
+    let mut number = || {
+        order ^= order << 13;
+        order ^= order >> 7;
+        order ^= order << 17;
+        u32::try_from(order % u64::from(rules)).expect("below it") + 1
+    };
+    let names: Vec<u8> = (0..names).flat_map(|_| wire(front, number())).collect();
+    let mut prepared = (Index::new(&known), names, 0);
     assert_eq!(find_rule(&mut prepared), is_there);
     prepared
 }

@@ -11,6 +11,7 @@ pub mod misuse;
 pub mod packaged;
 pub mod peers;
 pub mod plot;
+pub mod policy;
 pub mod responder;
 pub mod restart;
 pub mod scale;

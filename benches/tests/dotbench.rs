@@ -1,4 +1,4 @@
-//! Attack, endurance, scale and the packaged config at their smallest: they must measure and write their reports.
+//! Attack, endurance, scale, policy and the packaged config at their smallest: they must measure and write their reports.
 //!
 //! Before: NSD, and the binaries that cargo built. After: a report of each. Never: judges a figure.
 
@@ -104,4 +104,22 @@ fn loses_nothing_while_everything_changes() {
         "{report}"
     );
     assert!(folder.path().join("endurance.md").is_file());
+}
+
+/// Goal: a policy zone is loaded into dotd and into Unbound, and names with a rule and without are answered as they should be. Method: a
+/// thousand rules; the figures are there, and no query failed.
+#[test]
+fn loads_a_policy_zone() {
+    require!(Command("nsd"), Command("setpriv"), Command("unbound"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let report = measured(folder.path(), "policy", &["--rules=1000", "--seconds=1", "--only=dotd,unbound"]);
+    assert_eq!(report["programs"].as_array().map(Vec::len), Some(2), "{report}");
+    for program in report["programs"].as_array().into_iter().flatten() {
+        for zone in ["one_rule", "all_rules"] {
+            let of = |figure: &str| program[zone][figure].as_f64();
+            assert!(of("pss_kib") > Some(0.0) && of("load_seconds") > Some(0.0), "{report}");
+            assert!(of("hit_cpu_us") > Some(0.0) && of("miss_cpu_us") > Some(0.0), "{report}");
+            assert_eq!(of("faults"), Some(0.0), "{report}");
+        }
+    }
 }

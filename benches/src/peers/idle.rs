@@ -144,14 +144,14 @@ async fn ask(client: &Client) -> Result<(Stream, Vec<u8>)> {
 
 /// A process and its descendants, in KiB.
 #[derive(Clone, Copy, Debug, Default)]
-struct Memory {
-    pss: u64,
+pub(crate) struct Memory {
+    pub(crate) pss: u64,
     rss: u64,
     anonymous: u64,
 }
 
 impl Memory {
-    fn of(pid: u32) -> Self {
+    pub(crate) fn of(pid: u32) -> Self {
         descendants(pid).into_iter().chain([pid]).fold(Self::default(), |sum, pid| {
             let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
             Self {

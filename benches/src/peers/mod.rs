@@ -25,6 +25,7 @@ pub(crate) mod text;
 mod workloads;
 
 pub use options::Options;
+pub(crate) use stage::LeftOut;
 
 use std::{fs, net::Ipv4Addr, path::Path};
 

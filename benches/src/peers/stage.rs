@@ -52,6 +52,8 @@ pub(crate) struct Stage {
     address: Ipv4Addr,
     cores: Cores,
     keeper: Keeper,
+    /// A program may take so long to answer.
+    ready: Duration,
     // Declared before the folder, so that programs end before it is removed.
     backends: Vec<Behind>,
     folder: TempDir,
@@ -104,6 +106,7 @@ impl Stage {
             address,
             cores,
             keeper: keeper.clone(),
+            ready: READY,
             backends: Vec::new(),
             folder,
         };
@@ -130,6 +133,11 @@ impl Stage {
             .with_context(|| format!("backend {} does not answer: {}", entry.name, self.last_line(&own)))?;
         self.backends.push(Behind { backend, port, _process: process });
         Ok(())
+    }
+
+    /// Programs that start from now on may take longer to answer than usual.
+    pub(crate) fn wait_up_to(&mut self, ready: Duration) {
+        self.ready = ready;
     }
 
     pub(crate) fn cores(&self) -> Cores {
@@ -178,7 +186,7 @@ impl Stage {
         let own = self.folder.path().join(format!("{}-{port}", entry.name));
         let process = self.launch(entry, &own, [port, backend_port], cores, more)?;
         let address = SocketAddr::from((self.address, port));
-        let end = Instant::now() + READY;
+        let end = Instant::now() + self.ready;
         loop {
             // First checks that it runs: an answer of another program on its port must not count.
             let ended = process.ended();

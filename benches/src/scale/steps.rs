@@ -106,7 +106,12 @@ fn point(
         fs::write(&names, many_names(count)).context("cannot write the names")?;
         // Twice: queries that timed out the first time are in the cache after the second.
         for _ in 0..2 {
-            load(&peer, &names, &["--connections=10", "--depth=100", &format!("--queries={count}")])?;
+            load(
+                &peer,
+                &names,
+                "NOERROR",
+                &["--connections=10", "--depth=100", &format!("--queries={count}")],
+            )?;
         }
         &names
     } else {
@@ -125,7 +130,7 @@ fn point(
         "--timeout=30".to_owned(),
     ];
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let outcome = load(&peer, file, &words)?;
+    let outcome = load(&peer, file, "NOERROR", &words)?;
     let (Some(server), answered) = (&outcome.server, outcome.tally.answered) else {
         bail!("its CPU cannot be read");
     };
@@ -142,12 +147,21 @@ fn point(
     })
 }
 
-fn load(peer: &Peer, names: &std::path::Path, more: &[&str]) -> Result<threads::Outcome> {
+/// Loads a peer with queries for the names of a file, whose response code must be the expected one.
+///
+/// # Errors
+/// A mistake in `more`, or no thread.
+pub(crate) fn load(
+    peer: &Peer,
+    names: &std::path::Path,
+    expected: &str,
+    more: &[&str],
+) -> Result<threads::Outcome> {
     let words = [
         "dotload".to_owned(),
         peer.address.to_string(),
         "--quiet".to_owned(),
-        "--expect=NOERROR".to_owned(),
+        format!("--expect={expected}"),
         format!("--file={}", names.display()),
         format!("--server-pid={}", peer.process.pid()),
     ];

@@ -9,9 +9,9 @@ use std::{collections::HashMap, net::IpAddr};
 use ipnet::IpNet;
 
 use super::{
-    Index, PrefixMap,
-    index::NodeId,
-    rules::{FIRST_RECORD, Record, Rule, Rules, Start},
+    Index, Names, PrefixMap,
+    names::NodeId,
+    rules::{FIRST_RECORD, Record, Rule, Rules, Start, number_of, place_of},
 };
 use crate::dns::TYPE_CNAME;
 
@@ -45,7 +45,7 @@ pub(super) enum Says<'a> {
 
 /// A zone that is being read.
 pub(super) struct Builder {
-    pub(super) names: Index,
+    pub(super) names: Names,
     clients: HashMap<IpNet, u32>,
     addresses: HashMap<IpNet, u32>,
     rules: Vec<Rule>,
@@ -57,7 +57,7 @@ pub(super) struct Builder {
 impl Default for Builder {
     fn default() -> Self {
         Self {
-            names: Index::default(),
+            names: Names::default(),
             clients: HashMap::new(),
             addresses: HashMap::new(),
             // Number 0 is no rule.
@@ -75,7 +75,6 @@ impl Builder {
     /// # Errors
     /// The trigger has another rule, or there is no room.
     pub(super) fn add(&mut self, trigger: Trigger, line: u32, says: &Says<'_>) -> Result<(), String> {
-        let next = u32::try_from(self.rules.len()).unwrap_or(u32::MAX);
         let place = match trigger {
             Trigger::Name(node, is_wildcard) => self.names.rule(node, is_wildcard),
             Trigger::Client(prefix) => Some(self.clients.entry(prefix.trunc()).or_default()),
@@ -86,10 +85,12 @@ impl Builder {
         if known != 0 {
             return self.add_to(known, says);
         }
-        if self.rules.len() >= RULES_MAX {
-            return Err(format!("more than {RULES_MAX} rules, which is the limit"));
-        }
-        *place = next;
+        let does = match says {
+            Says::Plain(action) => *action,
+            Says::Record { .. } => FIRST_RECORD,
+        };
+        let number = number_of(self.rules.len(), does).filter(|_| self.rules.len() < RULES_MAX);
+        *place = number.ok_or_else(|| format!("more than {RULES_MAX} rules, which is the limit"))?;
         let does = match says {
             Says::Plain(action) => *action,
             Says::Record { .. } => FIRST_RECORD - 1 + self.keep(says)?,
@@ -100,7 +101,7 @@ impl Builder {
 
     /// Adds to an existing rule: another record of its name, or the same line again.
     fn add_to(&mut self, number: u32, says: &Says<'_>) -> Result<(), String> {
-        let Some(rule) = self.rules.get(number as usize).copied() else { return Ok(()) };
+        let Some(rule) = self.rules.get(place_of(number)).copied() else { return Ok(()) };
         let other = || format!("another rule for the same trigger is at line {}", rule.line);
         let (rtype, rdata) = match says {
             Says::Plain(action) if *action == rule.does => return Ok(()),
@@ -154,12 +155,11 @@ impl Builder {
 
     /// The finished rules, without reserved memory.
     pub(super) fn build(mut self) -> Rules {
-        self.names.shrink();
         self.rules.shrink_to_fit();
         self.records.shrink_to_fit();
         self.rdata.shrink_to_fit();
         Rules {
-            names: self.names,
+            names: Index::new(&self.names),
             clients: PrefixMap::new(self.clients),
             addresses: PrefixMap::new(self.addresses),
             rules: self.rules,

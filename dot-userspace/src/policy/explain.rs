@@ -104,7 +104,7 @@ fn seen(ruling: &Ruling<'_>, qtype: u16) -> RuleSeen {
     RuleSeen {
         zone: config.name.clone(),
         file: config.file.display().to_string(),
-        line: ruling.line,
+        line: ruling.line(),
         found: ruling.found.label().to_owned(),
         action: ruling.action.text(),
         records,

@@ -11,7 +11,7 @@ use std::io::BufRead;
 
 use super::{
     builder::{Builder, Says, Trigger, prefix_of},
-    index::NodeId,
+    names::NodeId,
     rules::{DROP, NODATA, NXDOMAIN, PASSTHRU, TCP_ONLY},
     words::{Lines, Words, shown},
 };

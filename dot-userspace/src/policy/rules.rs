@@ -1,7 +1,8 @@
 //! The rules of one policy zone: found by a name, by a client's address, or by an address in an answer.
 //!
 //! Before: `builder` has every rule of a file. After: `zone` has the action of a rule.
-//! Holds: the names, two maps of prefixes, 8 octets for each rule, and the records of rules, each list in one piece.
+//! Holds: the names, two maps of prefixes, 8 octets for each rule, and the records of rules, each list in one piece. The
+//! number of a rule has its plain action too, so that a query for a blocked name does not wait for the list of rules.
 //! Never: changes after it was built; allocates at a lookup.
 
 use std::net::IpAddr;
@@ -61,6 +62,19 @@ pub(super) const DROP: u32 = 3;
 pub(super) const TCP_ONLY: u32 = 4;
 /// The number of the first record, in a rule that has records.
 pub(super) const FIRST_RECORD: u32 = 5;
+/// Bits of a rule's number that are its place among all rules; above them is its plain action, or [`FIRST_RECORD`].
+const PLACE_BITS: u32 = 24;
+
+/// The number of the rule at `place`. `None`: there is no room for so many.
+pub(super) fn number_of(place: usize, does: u32) -> Option<u32> {
+    let place = u32::try_from(place).ok().filter(|place| place >> PLACE_BITS == 0)?;
+    Some(does.min(FIRST_RECORD) << PLACE_BITS | place)
+}
+
+/// The place of a rule among all.
+pub(super) fn place_of(number: u32) -> usize {
+    (number & ((1 << PLACE_BITS) - 1)) as usize
+}
 
 /// A record of a rule, and the next one of that rule; 0: there is none.
 #[derive(Clone, Copy, Debug)]
@@ -142,16 +156,20 @@ impl Rules {
         !self.addresses.is_empty()
     }
 
-    /// The action of a rule, and its line in the file.
+    /// The action of a rule.
     #[must_use]
-    pub fn action(&self, number: u32) -> (Action<'_>, u32) {
-        let rule = usize::try_from(number).ok().and_then(|number| self.rules.get(number));
-        let Some(Rule { line, does }) = rule.copied() else { return (Action::Passthru, 0) };
-        let action = match usize::try_from(does).ok().and_then(|does| PLAIN.get(does)) {
-            Some(plain) => *plain,
-            None => self.with_records(does - FIRST_RECORD + 1),
-        };
-        (action, line)
+    pub fn action(&self, number: u32) -> Action<'_> {
+        if let Some(plain) = PLAIN.get((number >> PLACE_BITS) as usize) {
+            return *plain;
+        }
+        let rule = self.rules.get(place_of(number)).filter(|rule| rule.does >= FIRST_RECORD);
+        rule.map_or(Action::Passthru, |rule| self.with_records(rule.does - FIRST_RECORD + 1))
+    }
+
+    /// The line of a rule in its file.
+    #[must_use]
+    pub fn line(&self, number: u32) -> u32 {
+        self.rules.get(place_of(number)).map_or(0, |rule| rule.line)
     }
 
     fn with_records(&self, first: u32) -> Action<'_> {

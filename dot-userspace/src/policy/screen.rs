@@ -59,8 +59,8 @@ impl Found {
 pub struct Ruling<'s> {
     /// Its zone.
     pub zone: &'s Zone,
-    /// Its line in the file.
-    pub line: u32,
+    /// Its number there.
+    rule: u32,
     /// The trigger by which it was found.
     pub found: Found,
     /// Its action.
@@ -68,6 +68,12 @@ pub struct Ruling<'s> {
 }
 
 impl Ruling<'_> {
+    /// Its line in the zone's file.
+    #[must_use]
+    pub fn line(&self) -> u32 {
+        self.zone.rules().line(self.rule)
+    }
+
     /// Its counter in the ledger.
     #[must_use]
     pub fn counter(&self) -> Counter {
@@ -269,11 +275,11 @@ fn ruling<'s>(
     is_own: impl FnOnce(&[u8]) -> bool,
     mut note: impl FnMut(&Ruling<'_>),
 ) -> Option<Ruling<'s>> {
-    let (action, line) = match zone.action(rule) {
-        (Action::Alias(alias, _), line) if is_own(alias) => (Action::Passthru, line),
+    let action = match zone.action(rule) {
+        Action::Alias(alias, _) if is_own(alias) => Action::Passthru,
         given => given,
     };
-    let ruling = Ruling { zone, line, found, action };
+    let ruling = Ruling { zone, rule, found, action };
     if zone.only_counts() {
         note(&ruling);
         return None;

@@ -37,7 +37,7 @@ const NOBODY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 /// The action for a name, and its line: "nxdomain 4".
 fn of(screen: &Screen, name: &str) -> String {
     match screen.judge(&labels(name), NOBODY, false, |_| {}) {
-        Judged::Ruling(ruling) => format!("{} {}", ruling.action.text(), ruling.line),
+        Judged::Ruling(ruling) => format!("{} {}", ruling.action.text(), ruling.line()),
         Judged::Ask(_) => "-".to_owned(),
     }
 }

@@ -206,20 +206,18 @@ impl Zone {
         &self.loaded.rules
     }
 
-    /// The action of a rule in this zone, and its line.
+    /// The action of a rule in this zone.
     #[must_use]
-    pub fn action(&self, rule: u32) -> (Action<'_>, u32) {
-        let (given, line) = self.rules().action(rule);
-        let action = match &self.config.action {
-            PolicyAction::Given => given,
+    pub fn action(&self, rule: u32) -> Action<'_> {
+        match &self.config.action {
+            PolicyAction::Given => self.rules().action(rule),
             PolicyAction::NxDomain => Action::NxDomain,
             PolicyAction::NoData => Action::NoData,
             PolicyAction::Drop => Action::Drop,
             PolicyAction::Passthru => Action::Passthru,
             PolicyAction::TcpOnly => Action::TcpOnly,
             PolicyAction::Cname(_) => Action::Alias(self.alias.as_deref().unwrap_or(&[0]), ALIAS_TTL_SECONDS),
-        };
-        (action, line)
+        }
     }
 
     /// Whether its rules only count.

@@ -178,7 +178,7 @@ fn clients(text: &mut String, known: &Known) {
     for address in all() {
         let _ = writeln!(text, "  forward-addr: {}#{name}", at(address, "@"));
     }
-    text.push_str("\n# Stubby: stubby.yml; the pin alone is enough\ndns_transport_list:\n  - GETDNS_TRANSPORT_TLS\ntls_authentication: GETDNS_AUTHENTICATION_REQUIRED\nupstream_recursive_servers:\n");
+    text.push_str("\n# Stubby: stubby.yml as a whole; the pin alone is enough\nresolution_type: GETDNS_RESOLUTION_STUB\nlisten_addresses:\n  - 127.0.0.1\n  - 0::1\ndns_transport_list:\n  - GETDNS_TRANSPORT_TLS\ntls_authentication: GETDNS_AUTHENTICATION_REQUIRED\nupstream_recursive_servers:\n");
     for address in all() {
         let _ = write!(
             text,

@@ -287,6 +287,7 @@ EXAMPLES
 pub(super) const POLICY_TEST_EXAMPLES: &str = "\
 EXAMPLES
   dotd policy test ads.example.net                the rule that decides, with its zone and line
+  dotd policy test ads.example.net 192.0.2.7      the same for this client
   dotd policy test ads.example.net AAAA --client 192.0.2.7
   dotd policy test ads.example.net --tenant family
   dotd policy test www.example.net --answer cdn.example.org --answer 198.51.100.7";

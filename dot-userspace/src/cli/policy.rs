@@ -50,9 +50,9 @@ pub(super) enum PolicyVerb {
     Test {
         /// The name
         name: String,
-        /// The type [default: A]
-        #[arg(value_name = "TYPE")]
-        qtype: Option<String>,
+        /// The type [default: A], and the address of the client
+        #[arg(value_name = "TYPE|CLIENT", num_args = 0..=2)]
+        about: Vec<String>,
         /// Address of the client
         #[arg(long, value_name = "ADDRESS")]
         client: Option<IpAddr>,
@@ -83,13 +83,31 @@ pub(super) fn run(
             let text = format!("asked for: {}\n", done.zones.join(", "));
             print(&if control.json { format!("{body}\n") } else { text })
         }
-        Some(PolicyVerb::Test { name, qtype, client, tenant, answer, control }) => {
+        Some(PolicyVerb::Test { name, about, client, tenant, answer, control }) => {
+            let (qtype, client) = typed(about, client)?;
             let question = Question { name, qtype, client, tenant, answer };
             let (body, found) =
                 ask::tell::<Explained>(&socket(&control, config), Method::POST, PATH, &question)?;
             print(&if control.json { format!("{body}\n") } else { explained(&found) })
         }
     }
+}
+
+/// The type and the client among these words.
+fn typed(words: Vec<String>, client: Option<IpAddr>) -> Result<(Option<String>, Option<IpAddr>), CliError> {
+    let (mut qtype, mut found) = (None, client);
+    for word in words {
+        let is_second = match word.parse() {
+            Ok(address) => found.replace(address).is_some(),
+            Err(_) => qtype.replace(word.clone()).is_some(),
+        };
+        if is_second {
+            return Err(CliError::Refused(format!(
+                "{word}: give one type and one client, and the client once"
+            )));
+        }
+    }
+    Ok((qtype, found))
 }
 
 fn list(control: &ControlArguments, config: Option<&Path>) -> Result<(), CliError> {
@@ -181,4 +199,26 @@ fn seen(rule: &RuleSeen) -> String {
         let _ = writeln!(text, "  {record}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the client and the type are told apart in any order, and neither may come twice. Method: words as operators type them.
+    #[test]
+    fn a_client_may_stand_behind_the_name() {
+        let of = |words: &[&str], client: Option<IpAddr>| {
+            typed(words.iter().map(|word| (*word).to_owned()).collect(), client).ok()
+        };
+        let client: IpAddr = "192.0.2.7".parse().unwrap();
+        let aaaa = || Some("AAAA".to_owned());
+        assert_eq!(of(&[], None), Some((None, None)));
+        assert_eq!(of(&["192.0.2.7"], None), Some((None, Some(client))));
+        assert_eq!(of(&["AAAA", "192.0.2.7"], None), Some((aaaa(), Some(client))));
+        assert_eq!(of(&["192.0.2.7", "AAAA"], None), Some((aaaa(), Some(client))));
+        assert_eq!(of(&["AAAA"], Some(client)), Some((aaaa(), Some(client))));
+        assert_eq!(of(&["192.0.2.7"], Some(client)), None);
+        assert_eq!(of(&["AAAA", "TXT"], None), None);
+    }
 }

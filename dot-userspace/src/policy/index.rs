@@ -15,7 +15,10 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 
-use super::names::{LABELS_MAX, Names, labels_of};
+use super::{
+    name_hash::hash,
+    names::{LABELS_MAX, Names, labels_of},
+};
 use crate::dns::Labels;
 
 /// The rule that matches a name.
@@ -189,12 +192,12 @@ impl Index {
 
     /// The slot for a hash: its low half, as a part of all.
     fn place(&self, hash: u64) -> usize {
-        ((hash & u64::from(u32::MAX)) * self.slots.len() as u64 >> 32) as usize
+        (((hash & u64::from(u32::MAX)) * self.slots.len() as u64) >> 32) as usize
     }
 
     /// The filter's word for a hash: its high half, as a part of all.
     fn word(&self, hash: u64) -> usize {
-        ((hash >> 32) * self.filter.len() as u64 >> 32) as usize
+        (((hash >> 32) * self.filter.len() as u64) >> 32) as usize
     }
 
     /// Octets of memory.
@@ -206,8 +209,6 @@ impl Index {
     }
 }
 
-/// wyhash's first secret number.
-const MULTIPLIER: u64 = 0xa076_1d64_78bd_642f;
 /// The parent of a free slot.
 const FREE: u32 = u32::MAX;
 /// The parent of a name of one label. No slot has this number: there are fewer.
@@ -223,35 +224,7 @@ const LEVELS_AT_ONCE: usize = 6;
 
 /// Two bits of a word of the filter.
 fn bits(hash: u64) -> u64 {
-    1 << (hash & 63) | 1 << (hash >> 6 & 63)
-}
-
-/// The step of wyhash, a product of 128 bits folded, over eight octets at a time. The key is random: a client cannot
-/// find names that are adjacent in a table.
-pub(super) fn hash(key: u64, parent: u64, label: &[u8]) -> u64 {
-    let mut hash = parent;
-    let (whole, rest) = label.as_chunks::<8>();
-    for chunk in whole {
-        hash = fold(hash ^ u64::from_le_bytes(*chunk), key | 1);
-    }
-    if !rest.is_empty() {
-        hash = fold(hash ^ few(rest), key | 1);
-    }
-    fold(hash, MULTIPLIER)
-}
-
-/// One to seven octets as a number, in two reads that may overlap. Two labels of one length have different numbers, and the first octet
-/// of a label is its length.
-fn few(octets: &[u8]) -> u64 {
-    if let (Some(front), Some(back)) = (octets.first_chunk::<4>(), octets.last_chunk::<4>()) {
-        return u64::from(u32::from_le_bytes(*front)) | u64::from(u32::from_le_bytes(*back)) << 32;
-    }
-    octets.iter().fold(0, |number, octet| number << 8 | u64::from(*octet))
-}
-
-fn fold(one: u64, other: u64) -> u64 {
-    let product = u128::from(one) * u128::from(other);
-    (product >> 64) as u64 ^ product as u64
+    1 << (hash & 63) | 1 << ((hash >> 6) & 63)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod index;
 mod key_file;
 mod lists;
 mod misuse;
+mod name_hash;
 mod names;
 mod notified;
 mod prefixes;

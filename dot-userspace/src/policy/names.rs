@@ -6,7 +6,7 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 
-use super::index::hash;
+use super::name_hash::hash;
 
 /// The position of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

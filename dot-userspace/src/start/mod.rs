@@ -26,6 +26,7 @@ mod kept;
 mod kept_addresses;
 mod kept_bans;
 mod kept_tickets;
+mod kernel_lists;
 mod known_backends;
 mod known_zones;
 mod listeners;

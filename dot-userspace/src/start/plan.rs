@@ -7,7 +7,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use dot_common::rate::Rate;
 
-use super::tenants;
+use super::{kernel_lists, tenants};
 use crate::{
     backend::{BackendConfig, Tls, health::HealthState},
     cache::Keeping,
@@ -203,16 +203,9 @@ pub(super) fn settings(
     }
 }
 
-/// The kernel half's part of the config. It includes `access.deny` if those clients get no response, and as many
-/// prefixes as its map has room for; the engine checks all of them.
+/// The kernel half's part of the config, with all clients that it can deny.
 pub(super) fn xdp(config: &Config, do53: &[SocketAddr]) -> config::Xdp {
-    let mut xdp = config.xdp.beside(do53);
-    if config.access.denied == Denied::Close {
-        let more = config.access.deny.iter().filter(|prefix| !config.xdp.deny.contains(prefix));
-        xdp.deny.extend(more);
-        xdp.deny.truncate(limit::LISTED_MAX);
-    }
-    xdp
+    config::Xdp { deny: kernel_lists::denied(config), ..config.xdp.beside(do53) }
 }
 
 /// The clients that may ask, in a line. `None`: every client.

@@ -182,6 +182,27 @@ impl Backend {
         Self::start(network, "unbound", SocketAddr::from(([127, 0, 0, 1], port)), scratch, command)
     }
 
+    /// BIND as a resolver on loopback that asks `upstream` for `dotd.test`, with the response policy zone `rpz.lab` with this
+    /// text.
+    #[must_use]
+    pub fn bind_with_policy(network: &Network, port: u16, upstream: SocketAddr, policy: &str) -> Self {
+        let scratch = Scratch::new();
+        let folder = scratch.folder("named").display().to_string();
+        let policy = scratch.write("rpz.lab.zone", policy).display().to_string();
+        let (host, upstream) = (upstream.ip(), upstream.port());
+        let text = format!(
+            "options {{ directory \"{folder}\"; pid-file none; session-keyfile none; recursion yes; notify no; \
+             listen-on port {port} {{ any; }}; listen-on-v6 {{ none; }}; allow-query {{ any; }}; allow-recursion {{ any; }}; \
+             dnssec-validation no; response-policy {{ zone \"rpz.lab\"; }} qname-wait-recurse no nsip-enable no nsdname-enable no; }};\n\
+             controls {{ }};\nzone \"rpz.lab\" {{ type primary; file \"{policy}\"; }};\n\
+             zone \"dotd.test\" {{ type forward; forward only; forwarders {{ {host} port {upstream}; }}; }};\n"
+        );
+        let config = scratch.write("named.conf", text);
+        let mut command = bound_to_namespace("named");
+        command.args(["-g", "-n", "1", "-c"]).arg(config);
+        Self::start(network, "named", SocketAddr::from(([127, 0, 0, 1], port)), scratch, command)
+    }
+
     /// Unbound as a DoT server of its own on every address, port 853: as clients would use it without dotd.
     #[must_use]
     pub fn unbound_over_tls(network: &Network) -> Self {

@@ -16,7 +16,7 @@ use dot_tests::{
         dot::{Dot, End},
         eventually,
         message::{A, OPTION_EDE, Opt, Query, REFUSED},
-        netns::{CLIENT_V4, Network, SERVER_V4},
+        netns::{CLIENT_V4, CLIENT_V6, Network, SERVER_V4, SERVER_V6},
         response::Message,
         scratch::Scratch,
         server::Server,
@@ -115,6 +115,31 @@ fn the_kernel_half_drops_who_is_denied() {
     clear.send(&query(2)).expect("sent");
     let answer = heard(&clear).expect("an answer");
     assert!(answer.rcode() == REFUSED && is_prohibited(&answer), "{answer:?}");
+}
+
+/// Goal: the kernel half also drops clients outside `access.allow`; those on it are served, and a reload without the list ends it.
+/// Method: XDP on; an allow list with the client's IPv6 address alone; datagrams over IPv4 until one is dropped; a session over IPv6.
+///
+#[test]
+fn the_kernel_half_drops_clients_outside_the_allow_list() {
+    require!(Root, Bpf);
+    let network = Network::new();
+    let open = Config::new().set("listen", "do53", "[\"0.0.0.0:53\"]");
+    let config = open.clone().set("access", "allow", &list(&format!("{CLIENT_V6}/128")));
+    let mut dotd = Server::start(&network, &config);
+    let clear = udp(&network.client, SocketAddr::new(SERVER_V4, 53));
+    eventually("XDP drops it", || {
+        clear.send(&query(1)).expect("sent");
+        (dotd.stats().packets("drop", "denied") > 0).then_some(())
+    });
+    assert_eq!(Dot::connect(&network.client, SERVER_V6).exchange(&query(2)).rcode(), 0);
+    let stats = dotd.stats();
+    assert_eq!((stats.counter("access", "not_allowed"), stats.counter("queries", "received")), (0, 1));
+    dotd.rewrite_config(&open);
+    dotd.signal(Signal::SIGHUP);
+    dotd.counts("the reload", |stats| stats.counter("control", "reloads_ok") == 1);
+    clear.send(&query(3)).expect("sent");
+    assert_eq!(heard(&clear).expect("an answer").rcode(), 0);
 }
 
 /// Goal: where the config asks for it, a client that is not on the allow list gets REFUSED with the extended error 18

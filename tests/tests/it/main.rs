@@ -46,6 +46,8 @@ mod cookies;
 mod degraded;
 /// Through dotd a client gets the backend's own answer, octet for octet.
 mod differential;
+/// `dotd discovery`: the programs that its lines are for read them, and clients get answers by them.
+mod discovery_lines;
 /// Copies of messages for dnstap readers: what they see, and what a slow one costs.
 mod dnstap;
 /// Cleartext DNS through the same engine (`listen.do53`).

@@ -1,5 +1,5 @@
-//! `[policy]`: rules that change answers for names and addresses, over every transport, compared with Unbound and the
-//! same zone.
+//! `[policy]`: rules that change answers for names and addresses, over every transport, compared with Unbound and
+//! BIND and the same zone.
 //!
 //! Before: a response policy zone or a list in a file. After: clients get the answers that its rules give, and
 //! operators see which rule decided.
@@ -26,6 +26,9 @@ use nix::sys::signal::Signal;
 
 const CNAME: u16 = 5;
 const SOA: u16 = 6;
+const RRSIG: u16 = 46;
+/// The EDNS flag of clients that ask for signatures.
+const DO: u16 = 0x8000;
 const NXDOMAIN: u16 = 3;
 const HEAD: &str = "$TTL 60\n@ SOA localhost. root.localhost. 7 3600 600 86400 60\n@ NS localhost.\n";
 
@@ -193,13 +196,25 @@ fn aliases_and_addresses_are_followed() {
 #[test]
 fn answers_are_unbounds() {
     require!(Root, Command("nsd"), Command("unbound"));
+    compare(Backend::unbound_with_policy);
+}
+
+/// Goal: the same beside BIND. Covers: C-800
+#[test]
+fn answers_are_binds() {
+    require!(Root, Command("nsd"), Command("named"));
+    compare(Backend::bind_with_policy);
+}
+
+/// Compares dotd's answers with those of a resolver that has the same zone, which this starts on a port, with an upstream.
+fn compare(start: fn(&Network, u16, SocketAddr, &str) -> Backend) {
     let (zone, records, names) = field();
     let (network, backend, _dotd) = with_zone(&zone, "", &records);
-    let _unbound = Backend::unbound_with_policy(&network, 5301, backend.address, &zone);
+    let _other = start(&network, 5301, backend.address, &zone);
     let mut session = Dot::connect(&network.client, SERVER_V4);
     let socket = udp(&network.client, SocketAddr::new(SERVER_V4, 5301));
-    let mut seen = BTreeMap::new();
-    for (batch, names) in names.chunks(50).enumerate() {
+    let (mut seen, mut differing) = (BTreeMap::new(), Vec::new());
+    for names in names.chunks(50) {
         let messages: Vec<_> = (0..).zip(names).map(|(id, (name, qtype))| query(id, name, *qtype)).collect();
         session.ask_all(&messages);
         let mut ours: Vec<_> = messages.iter().map(|_| session.receive()).collect();
@@ -207,14 +222,18 @@ fn answers_are_unbounds() {
         for ((answer, message), (name, qtype)) in ours.iter().zip(&messages).zip(names) {
             socket.send(message).expect("sent");
             let mut octets = [0; 4096];
-            let length = uninterrupted(|| socket.recv(&mut octets)).expect("an answer of Unbound");
+            let length = uninterrupted(|| socket.recv(&mut octets)).expect("an answer of the other one");
             let theirs = Message::parse(&octets[..length]).expect("whole");
             let known =
                 |(rcode, aliases, data): Said| (rcode, if data.is_empty() { 0 } else { aliases }, data);
-            assert_eq!(known(said(answer)), known(said(&theirs)), "batch {batch}, {name} {qtype}");
+            let (ours, theirs) = (known(said(answer)), known(said(&theirs)));
+            if ours != theirs {
+                differing.push(format!("{name} {qtype}: {ours:?} here, {theirs:?} there"));
+            }
             *seen.entry((answer.rcode(), answer.counts[1])).or_insert(0) += 1;
         }
     }
+    assert!(differing.is_empty(), "{}: {:#?}", differing.len(), &differing[..differing.len().min(20)]);
     assert!(names.len() >= 5000 && seen.len() >= 5, "{seen:?}");
 }
 
@@ -366,12 +385,15 @@ fn an_operator_sees_which_rule_decides() {
         "{}",
         shown.text
     );
-    let tested = dotd.operate(&["policy", "test", "x.ads.dotd.test", "AAAA", "--client", "192.0.2.1"]);
-    assert!(
-        tested.has("no rule about the question") && tested.has("only counted: nxdomain"),
-        "{}",
-        tested.text
-    );
+    for client in [&["--client", "192.0.2.1"][..], &["192.0.2.1"]] {
+        let tested = dotd.operate(&[&["policy", "test", "x.ads.dotd.test", "AAAA"], client].concat());
+        assert!(
+            tested.has("AAAA of 192.0.2.1: no rule about the question")
+                && tested.has("only counted: nxdomain"),
+            "{}",
+            tested.text
+        );
+    }
     dotd.rewrite_config(&config(", format = \"domains\""));
     assert!(dotd.operate(&["reload"]).is_success);
     let tested = dotd.operate(&["policy", "test", "x.ads.dotd.test"]);
@@ -393,4 +415,35 @@ fn an_operator_sees_which_rule_decides() {
         &[],
     );
     assert!(ended.is_err_and(|ended| format!("{ended:?}").contains("zone:1: ")), "it started with that list");
+}
+
+/// Goal: a client that asks for signatures gets a signed answer unchanged where the zone says so, and the rule's answer otherwise;
+/// a client that does not ask gets the rule's answer. Method: NSD with a signed zone; both values of `break_dnssec`; DO=1 and
+/// DO=0, for a name and for an address in the answer, the second time from the cache. Covers: A-448, C-450
+#[test]
+fn signed_answers_are_for_clients_that_ask_for_them() {
+    require!(Root, Command("nsd"), Command("dnssec-signzone"), Command("dnssec-keygen"));
+    let network = Network::new();
+    let records = "bad A 192.0.2.1\nfar A 192.0.2.66\n";
+    let (_backend, _key) = Backend::nsd_signed_with(&network, 5300, records);
+    let scratch = Scratch::new();
+    scratch.write("zone", format!("{HEAD}bad.dotd.test CNAME .\n32.66.2.0.192.rpz-ip CNAME .\n"));
+    let mut dotd = Server::launch(&network, &config(", break_dnssec = false"), scratch, &[]);
+    for (reload, is_kept) in [(0, true), (1, false)] {
+        dotd.counts("the reload", |stats| stats.counter("control", "reloads_ok") == reload);
+        let mut session = Dot::connect(&network.client, SERVER_V4);
+        for (name, round) in ["bad", "far"].into_iter().flat_map(|name| [(name, 0), (name, 1)]) {
+            let opt = |dnssec_ok| Opt { flags: if dnssec_ok { DO } else { 0 }, ..Opt::default() };
+            let mut ask = |dnssec_ok| {
+                let query = Query::new(1, &format!("{name}.dotd.test"), A).opt(opt(dnssec_ok));
+                session.exchange(&query.octets())
+            };
+            let signed = ask(true);
+            let kept = (signed.rcode(), !signed.rdata(RRSIG).is_empty());
+            assert_eq!(kept, if is_kept { (0, true) } else { (NXDOMAIN, false) }, "{name}, round {round}");
+            assert_eq!(ask(false).rcode(), NXDOMAIN, "{name}, round {round}");
+        }
+        dotd.rewrite_config(&config(""));
+        dotd.signal(Signal::SIGHUP);
+    }
 }

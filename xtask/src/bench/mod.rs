@@ -5,6 +5,7 @@
 //! executes them, or reads their results.
 
 mod micro;
+mod policy;
 
 use std::{collections::BTreeSet, os::unix::process::CommandExt, path::Path, process::Command};
 
@@ -87,7 +88,7 @@ enum What {
     /// Load the packaged config, with XDP and without; report in benches/report
     Packaged(Packaged),
     /// Load a policy zone of a million rules, and into Unbound and BIND; report in benches/report
-    Policy(Policy),
+    Policy(policy::Policy),
     /// Measure over connections, cached answers and workers; report in benches/report
     Scale(Scale),
     /// Count and time each step of a query; report in benches/report
@@ -182,26 +183,6 @@ struct Packaged {
     more: Vec<String>,
 }
 
-/// Arguments of `cargo xtask bench policy`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-EXAMPLES:
-    cargo xtask bench policy                        about 2 minutes
-    cargo xtask bench policy --only dotd,unbound
-    cargo xtask bench policy -- --rules 100000 --seconds 10
-
-EXIT STATUS:
-    0 when every query was answered and dotd's million rules took at most 120 MB and 5 s of CPU, 1 when not,
-    130 after Ctrl-C, 2 for a mistake in the command line.")]
-struct Policy {
-    /// Only these programs (dotd, unbound, named)
-    #[arg(long, value_name = "NAME,…")]
-    only: Option<String>,
-    /// Options of the program, after `--`; `-- --help` lists them
-    #[arg(last = true)]
-    more: Vec<String>,
-}
-
 /// Arguments of `cargo xtask bench scale`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -273,7 +254,7 @@ pub(crate) fn run(root: &Path, arguments: &Bench) -> Result<()> {
         Some(What::Endurance(arguments)) => endurance(root, arguments),
         Some(What::Restart(arguments)) => restart(root, arguments),
         Some(What::Scale(arguments)) => become_program(dotbench(root, "scale")?.args(&arguments.more)),
-        Some(What::Policy(arguments)) => policy(root, arguments),
+        Some(What::Policy(arguments)) => policy::run(root, arguments),
         Some(What::Packaged(arguments)) => packaged(root, arguments),
         Some(What::Micro(arguments)) => micro::run(root, arguments),
         Some(What::Xdp) => xdp(root),
@@ -317,13 +298,6 @@ fn endurance(root: &Path, arguments: &Endurance) -> Result<()> {
 fn packaged(root: &Path, arguments: &Packaged) -> Result<()> {
     install()?;
     become_program(dotbench(root, "packaged")?.args(&arguments.more))
-}
-
-fn policy(root: &Path, arguments: &Policy) -> Result<()> {
-    install()?;
-    let mut command = dotbench(root, "policy")?;
-    command.args(arguments.only.iter().flat_map(|only| ["--only", only]));
-    become_program(command.args(&arguments.more))
 }
 
 fn restart(root: &Path, arguments: &Restart) -> Result<()> {

@@ -27,6 +27,7 @@ impl TenantId {
 
     /// Its place in the config; `None`: no tenant.
     #[must_use]
+    #[inline]
     pub fn place(self) -> Option<usize> {
         usize::from(self.0).checked_sub(1)
     }

@@ -23,6 +23,7 @@ impl WorkerShared {
     /// Sets the names below which an ACME authority looks for a proof, and their records. `None`: there are none.
     pub fn prove_by(&self, proofs: Option<Arc<Proofs>>) {
         self.proofs.replace(proofs);
+        self.note_judges();
     }
 }
 

@@ -288,11 +288,17 @@ impl Inbox {
     }
 
     /// Appends a response as policy zones change it.
+    #[inline]
     fn screened(&self, asked: Asked, response: &[u8], disposal: Disposal) -> Result<(), Broken> {
-        let tenant = self.member.get().tenant;
-        if !self.shared.is_screened(tenant) {
-            return self.append_response(asked, response, disposal);
+        match self.shared.is_screened(self.member.get().tenant) {
+            false => self.append_response(asked, response, disposal),
+            true => self.append_screened(asked, response, disposal),
         }
+    }
+
+    #[inline(never)]
+    fn append_screened(&self, asked: Asked, response: &[u8], disposal: Disposal) -> Result<(), Broken> {
+        let tenant = self.member.get().tenant;
         let expect = || self.shared.session(self.number.get()).map(|inbox| inbox.expect());
         let write = |asked, response: &[u8], _| self.append_response(asked, response, disposal);
         screen_answer(&self.shared, asked, response, (self.client.source.ip(), false, tenant), expect, write)

@@ -58,6 +58,7 @@ impl WorkerShared {
         for old in tenancies.own.replace(own) {
             old.answers.into_iter().for_each(|answers| answers.retire());
         }
+        self.note_judges();
         for inbox in self.sessions.borrow().values() {
             let (listener, identity) = inbox.standing.origin();
             inbox.member.set(self.member_of(listener, inbox.client.source.ip(), identity));
@@ -78,6 +79,11 @@ impl WorkerShared {
             own.screen = screen.and_then(|screen| screen.of_tenant(name)).map(Arc::new);
         }
         self.screen_by(screen.and_then(|screen| screen.of_tenant(None)).map(Arc::new));
+    }
+
+    /// Whether a tenant has zones.
+    pub(super) fn has_tenants_zones(&self) -> bool {
+        self.tenancies.own.borrow().iter().any(|own| own.screen.is_some())
     }
 
     /// The tenant of a client.
@@ -110,7 +116,11 @@ impl WorkerShared {
     /// Counts a message of a tenant's client. Why the tenant refuses it.
     #[inline]
     pub(super) fn judge_member(&self, member: Member) -> Option<Refusal> {
-        let place = member.tenant.place()?;
+        self.judge_member_at(member.tenant.place()?, member)
+    }
+
+    #[inline(never)]
+    fn judge_member_at(&self, place: usize, member: Member) -> Option<Refusal> {
         self.tenancies.tenants.borrow().iter().for_each(|tenants| tenants.note(member.tenant));
         if member.is_refused {
             return Some(Refusal::TENANTS_ALLOW);
@@ -141,6 +151,7 @@ impl WorkerShared {
     }
 
     /// What `look` sees of those backends, without another owner of everybody's.
+    #[inline]
     pub(super) fn look_at_backends_of<T>(&self, tenant: TenantId, look: impl FnOnce(&Backends) -> T) -> T {
         match tenant.place() {
             None => look(&self.backends.borrow()),
@@ -149,11 +160,13 @@ impl WorkerShared {
     }
 
     /// The shares of what these backends can have in flight.
+    #[inline]
     pub(super) fn shares_of(&self, tenant: TenantId) -> Shares {
         self.look_at_backends_of(tenant, Backends::shares)
     }
 
     /// The cache of a tenant. `None`: the cache is off.
+    #[inline]
     pub(super) fn answers_of(&self, tenant: TenantId) -> Option<Rc<SharedAnswers>> {
         match tenant.place() {
             None => self.answers(),

@@ -70,6 +70,8 @@ pub struct WorkerShared {
     trusted: RefCell<Trusted>,
     /// `None`: every client may ask.
     access: RefCell<Option<Arc<Access>>>,
+    /// Whether zones or proofs may answer in place of the cache and backends: without them a query looks at this alone.
+    pub(super) is_judging: Cell<bool>,
     /// The policy zones. `None`: there are none.
     pub(super) screen: RefCell<Option<Arc<Screen>>>,
     /// Zones whose primary servers send NOTIFY; `None`: there is no such zone.
@@ -124,6 +126,7 @@ impl WorkerShared {
             rates,
             trusted: RefCell::default(),
             access: RefCell::default(),
+            is_judging: Cell::new(false),
             screen: RefCell::default(),
             notified: RefCell::default(),
             designation: RefCell::default(),

@@ -7,7 +7,7 @@ use dot_tests::{
         config::Config,
         dot::Dot,
         message::{A, Opt, Query, append_opt, reply_to},
-        netns::{Network, SERVER_V4, SERVER_V6},
+        netns::{CLIENT_V4, Network, SERVER_V4, SERVER_V6},
         response::Message,
         scene::{HONEST, scripted},
         scripted::{Act, Received, Scripted},
@@ -98,6 +98,22 @@ fn adding_adds_a_prefix_that_the_client_does_not_see() {
             assert_eq!(told(&backend).as_deref(), Some(own));
             assert_eq!(answer.option(OPTION_SUBNET).as_deref(), Some(own));
         }
+    }
+    assert_eq!(dotd.stats().difference(), [0; 3]);
+}
+
+/// Goal: what backends learn about the clients of a tenant is as the tenant says, and about others as `dns.client_subnet` says. Method: a
+/// tenant for the client's IPv4 address that adds the prefix, a session from each of the client's addresses. Covers: C-75
+#[test]
+fn a_tenant_has_a_choice_of_its_own() {
+    require!(Root);
+    let tenant =
+        format!("[[tenant]]\nname = \"office\"\nprefixes = [\"{CLIENT_V4}/32\"]\nclient_subnet = \"add\"\n");
+    let (network, backend, dotd) = scripted(Config::new().tables(&tenant), echoing);
+    for (server, prefix) in [(SERVER_V4, Some(&V4[..])), (SERVER_V6, None)] {
+        let mut session = Dot::connect(&network.client, server);
+        assert_eq!(session.exchange(&plain(1).octets()).rcode(), 0);
+        assert_eq!(told(&backend).as_deref(), prefix);
     }
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }

@@ -102,18 +102,26 @@ fn adding_adds_a_prefix_that_the_client_does_not_see() {
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }
 
-/// Goal: what backends learn about the clients of a tenant is as the tenant says, and about others as `dns.client_subnet` says. Method: a
-/// tenant for the client's IPv4 address that adds the prefix, a session from each of the client's addresses. Covers: C-75
+/// Goal: a tenant's own backends learn about clients what the tenant says, and others what `dns.client_subnet` says. Method: a tenant for
+/// the client's IPv4 address that adds the prefix, with a backend of its own; a session from each of the client's addresses. Covers: C-75
 #[test]
 fn a_tenant_has_a_choice_of_its_own() {
     require!(Root);
-    let tenant =
-        format!("[[tenant]]\nname = \"office\"\nprefixes = [\"{CLIENT_V4}/32\"]\nclient_subnet = \"add\"\n");
-    let (network, backend, dotd) = scripted(Config::new().tables(&tenant), echoing);
-    for (server, prefix) in [(SERVER_V4, Some(&V4[..])), (SERVER_V6, None)] {
+    let network = Network::new();
+    let [plain, own] = [(); 2].map(|()| Scripted::start(&network, echoing));
+    let tenant = format!(
+        "[[tenant]]\nname = \"office\"\nprefixes = [\"{CLIENT_V4}/32\"]\nbackends = [\"own\"]\nclient_subnet = \"add\"\n"
+    );
+    let config = Config::new()
+        .xdp("off")
+        .backend_with(plain.address, "name = \"plain\"")
+        .backend_with(own.address, "name = \"own\"")
+        .tables(&tenant);
+    let dotd = Server::start(&network, &config);
+    for (server, backend, prefix) in [(SERVER_V4, &own, Some(&V4[..])), (SERVER_V6, &plain, None)] {
         let mut session = Dot::connect(&network.client, server);
-        assert_eq!(session.exchange(&plain(1).octets()).rcode(), 0);
-        assert_eq!(told(&backend).as_deref(), prefix);
+        assert_eq!(session.exchange(&self::plain(1).octets()).rcode(), 0);
+        assert_eq!(told(backend).as_deref(), prefix);
     }
     assert_eq!(dotd.stats().difference(), [0; 3]);
 }

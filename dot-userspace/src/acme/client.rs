@@ -7,19 +7,21 @@
 
 use std::{
     convert::Infallible,
+    fs::File,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io,
     net::TcpListener,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use instant_acme::{Account, AccountCredentials, CertificateIdentifier, Error, NewAccount};
+use instant_acme::{CertificateIdentifier, Error};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{sleep, timeout},
 };
 
 use super::{
+    account::{AccountFile, account},
     errand::Errand,
     folder::{Folder, has},
     http01::Door,
@@ -29,7 +31,7 @@ use super::{
     resolver,
     standing::{Standing, seconds},
     web::Web,
-    words::{Failure, clean, failure},
+    words::{Failure, clean},
 };
 use crate::tls::{WebTls, certificate::Identity};
 
@@ -45,6 +47,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 struct Client {
     errand: Errand,
     folder: Folder,
+    account: AccountFile,
     door: Door,
     standing: Standing,
     /// What the authority says about the certificate that serves, and when to ask again.
@@ -53,7 +56,8 @@ struct Client {
     has_ari: bool,
 }
 
-/// Gets and renews certificates until the process ends. `sockets`: bound for `http-01`, and not listening.
+/// Gets and renews certificates until the process ends. `sockets`: bound for `http-01`, and not listening. `account`: the file of the
+/// account.
 ///
 /// `hear`: unblocks signals, once there is a handler.
 ///
@@ -61,16 +65,18 @@ struct Client {
 /// No signal handler can be installed; or the files by which servers are found were replaced, and only a new process may read them.
 pub async fn run(
     errand: Errand,
-    sockets: Vec<TcpListener>,
+    (sockets, account): (Vec<TcpListener>, File),
     hear: fn() -> io::Result<()>,
 ) -> io::Result<Infallible> {
     let mut asked = signal(SignalKind::user_defined1())?;
     hear()?;
     let folder = Folder(errand.folder.clone());
+    folder.remove_accounts();
     let standing = Standing::go_on(folder.standing(), &errand.acme);
     let mut client = Client {
         errand,
         folder,
+        account: AccountFile(account),
         door: Door::new(sockets),
         standing,
         window: None,
@@ -222,58 +228,20 @@ impl Client {
         let web = self.web()?;
         // Before the authority is asked for anything: a port that is in use costs no order.
         let mut proof = Proof::begin(&self.errand, &self.folder, &self.door)?;
-        let (account, is_new) = self.account(&web).await.map_err(|failure| waiting(failure, &web))?;
+        let opened = account((&self.errand, &self.folder, &self.account), &web).await;
+        let (account, is_new) = opened.map_err(|failure| waiting(failure, &web))?;
         let replaced = if self.has_ari { self.serving_id() } else { None };
         let ordered = order::obtain((&self.errand, &self.folder), &account, &mut proof, replaced).await;
         let unknown = |failure: &Failure| failure.text.contains(UNKNOWN_ACCOUNT);
         if !is_new && ordered.as_ref().err().is_some_and(unknown) {
             // The authority has forgotten it, as a test server does when it restarts.
-            self.folder.forget_account(self.errand.acme.directory_url());
+            self.account.forget();
         }
         ordered.map_err(|failure| waiting(failure, &web))
     }
 
     fn web(&self) -> Result<Web, Failure> {
         Ok(Web::new(WebTls::by(self.errand.ca.as_deref())?))
-    }
-
-    /// The account at the directory, and whether it was opened now.
-    async fn account(&self, web: &Web) -> Result<(Account, bool), Failure> {
-        let (acme, url) = (&self.errand.acme, self.errand.acme.directory_url());
-        let builder = || Account::builder_with_http(Box::new(web.clone()));
-        let kept = self.folder.account(url);
-        let kept = kept.and_then(|text| serde_json::from_str::<AccountCredentials>(&text).ok());
-        let contacts: Vec<_> = acme
-            .contact
-            .iter()
-            .map(|contact| format!("mailto:{}", contact.strip_prefix("mailto:").unwrap_or(contact)))
-            .collect();
-        let said = contacts.join("\n");
-        let contacts: Vec<_> = contacts.iter().map(String::as_str).collect();
-        if let Some(kept) = kept {
-            let account = builder().from_credentials(kept).await;
-            let account = account.map_err(|error| failure("the directory cannot be read", &error))?;
-            if self.folder.contact(url) != Some(said.clone()) {
-                match account.update_contacts(&contacts).await {
-                    Ok(()) => self.folder.keep_contact(url, &said),
-                    // The certificate does not depend on it; the next order tries again.
-                    Err(error) => tracing::warn!("{}", failure("acme: acme.contact is refused", &error).text),
-                }
-            }
-            return Ok((account, false));
-        }
-        let wish = NewAccount {
-            contact: &contacts,
-            terms_of_service_agreed: acme.accept_terms,
-            only_return_existing: false,
-        };
-        let opened = builder().create(&wish, url.to_owned(), None).await;
-        let (account, credentials) = opened.map_err(|error| failure("no account is opened", &error))?;
-        let text = serde_json::to_string(&credentials).map_err(|error| error.to_string())?;
-        self.folder.keep_account(url, &text)?;
-        self.folder.keep_contact(url, &said);
-        tracing::info!("acme: account {} was opened", clean(account.id()));
-        Ok((account, true))
     }
 
     /// Asks the authority when the certificate that serves should be renewed (RFC 9773).
@@ -310,7 +278,8 @@ impl Client {
     async fn renewal_info(&self, id: &CertificateIdentifier<'_>) -> Result<(Window, Duration), Error> {
         let other = |failure: Failure| Error::Other(failure.text.into());
         let web = self.web().map_err(other)?;
-        let (account, _) = self.account(&web).await.map_err(other)?;
+        let opened = account((&self.errand, &self.folder, &self.account), &web).await;
+        let (account, _) = opened.map_err(other)?;
         let (info, wait) = account.renewal_info(id).await?;
         let at = |moment: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(moment).unwrap_or_default());
         let (start, end) = (info.suggested_window.start, info.suggested_window.end);

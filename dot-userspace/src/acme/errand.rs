@@ -1,7 +1,7 @@
 //! What the ACME process is to do: the part of the config that it needs.
 //!
 //! Before: `keeper` has the config that is served. After: the ACME process reads this from its standard input.
-//! Never: is written to a disk: it may have a TSIG key.
+//! Never: is written to a disk: it may have keys.
 
 use std::{
     io::Read as _,
@@ -11,6 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::secret;
 use crate::{
     config::{Acme, Config, Log, Sandbox},
     disk,
@@ -38,10 +39,14 @@ pub struct Errand {
     pub ca: Option<String>,
     /// The content of `acme.update_tsig`.
     pub tsig: Option<String>,
+    /// The content of `acme.eab_key`, or why it cannot be read: only a new account needs it.
+    pub eab_key: Option<Result<String, String>>,
     /// The process that gives it, without which the ACME process ends.
     pub keeper: i32,
     /// The sockets for `acme.http_listen`.
     pub sockets: Vec<i32>,
+    /// The file of the account, which the keeper has opened: no other process can.
+    pub account: i32,
 }
 
 impl Errand {
@@ -61,11 +66,25 @@ impl Errand {
             folder: Acme::folder(&config.server.state_dir),
             do53: config.listen.do53.clone(),
             ca: read("acme.ca", &config.acme.ca)?,
-            tsig: read("acme.update_tsig", &config.acme.update_tsig)?,
+            tsig: read_secret("acme.update_tsig", &config.acme.update_tsig).transpose()?,
+            eab_key: read_secret("acme.eab_key", &config.acme.eab_key),
             keeper: 0,
             sockets: Vec::new(),
+            account: 0,
         }))
     }
+}
+
+/// Warns if every user of the machine may read it.
+fn read_secret(key: &str, path: &Path) -> Option<Result<String, String>> {
+    if path.as_os_str().is_empty() {
+        return None;
+    }
+    let read = secret::read(path).map_err(|error| format!("{key}: {error}"));
+    Some(read.map(|(text, warning)| {
+        warning.iter().for_each(|warning| tracing::warn!("{key}: {warning}"));
+        text
+    }))
 }
 
 fn read(key: &str, path: &Path) -> Result<Option<String>, String> {

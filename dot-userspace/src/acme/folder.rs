@@ -1,4 +1,4 @@
-//! The folder of the ACME process: the account, the certificate with its key, and the standing.
+//! The folder of the ACME process: the certificate with its key, the standing, and records for the engine.
 //!
 //! Before: `start` has made the folder for `server.user`. After: readers find whole files, of mode 0600.
 //! Never: leaves a certificate that does not fit its key, or that has ended, in the place of one that serves.
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// What the name of an account's file begins with: each directory has its own account.
-const ACCOUNT: &str = "account-";
+pub(super) const ACCOUNT: &str = "account-";
 /// What the name of the file with its contacts begins with.
 const CONTACT: &str = "contact-";
 /// Octets of the directory's URL in that name.
@@ -72,38 +72,27 @@ impl Folder {
         arrived
     }
 
-    /// The account at a directory, as the library wrote it.
-    pub(super) fn account(&self, directory: &str) -> Option<Zeroizing<String>> {
-        read(&self.path_of(ACCOUNT, directory)).ok().map(Zeroizing::new)
+    /// Removes accounts that an earlier build kept here, where the engine can read them.
+    pub(super) fn remove_accounts(&self) {
+        for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(ACCOUNT) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
-    fn path_of(&self, begin: &str, directory: &str) -> PathBuf {
-        let sign =
-            |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' };
-        let name: String = directory.chars().take(ACCOUNT_OCTETS_MAX).map(sign).collect();
-        self.0.join(format!("{begin}{name}.json"))
-    }
-
-    /// Forgets an account that the authority does not know any more.
-    pub(super) fn forget_account(&self, directory: &str) {
-        let _ = fs::remove_file(self.path_of(ACCOUNT, directory));
-    }
-
-    /// Keeps the account.
-    pub(super) fn keep_account(&self, directory: &str, text: &str) -> Result<(), Failure> {
-        write_whole(&self.path_of(ACCOUNT, directory), text, Arrival::Replace).map_err(|error| {
-            Failure::new(format!("{}: the account cannot be kept: {error}", self.0.display()))
-        })
+    fn path_of(&self, directory: &str) -> PathBuf {
+        self.0.join(name_for(CONTACT, directory))
     }
 
     /// What the authority was told of `acme.contact`.
     pub(super) fn contact(&self, directory: &str) -> Option<String> {
-        read(&self.path_of(CONTACT, directory)).ok()
+        read(&self.path_of(directory)).ok()
     }
 
     /// Keeps that. If it cannot be kept, the authority is told again.
     pub(super) fn keep_contact(&self, directory: &str, text: &str) {
-        let _ = write_whole(&self.path_of(CONTACT, directory), text, Arrival::Replace);
+        let _ = write_whole(&self.path_of(directory), text, Arrival::Replace);
     }
 
     /// Has the engine answer with these records, by name.
@@ -128,6 +117,13 @@ impl Folder {
             tracing::error!("acme: {}: its state cannot be kept: {error}", self.0.display());
         }
     }
+}
+
+/// The name of a directory's file.
+pub(super) fn name_for(begin: &str, directory: &str) -> String {
+    let sign = |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' };
+    let name: String = directory.chars().take(ACCOUNT_OCTETS_MAX).map(sign).collect();
+    format!("{begin}{name}.json")
 }
 
 /// The file with the records that an ACME process has the engine answer with.

@@ -40,8 +40,13 @@ impl From<String> for Failure {
 
 /// The line for an error during `step`.
 pub(super) fn failure(step: &str, error: &Error) -> Failure {
+    failure_with(step, error, &[])
+}
+
+/// The same, with remedies for this step: for each type of problem the one that takes the place of the usual one.
+pub(super) fn failure_with(step: &str, error: &Error, remedies: &[(&str, String)]) -> Failure {
     Failure::new(match error {
-        Error::Api(problem) => format!("{step}: {}", of_problem(problem)),
+        Error::Api(problem) => format!("{step}: {}", of_problem(problem, remedies)),
         Error::Json(error) => {
             format!(
                 "{step}: the server's answer is not ACME ({error}); is acme.directory the URL of a directory?"
@@ -54,7 +59,7 @@ pub(super) fn failure(step: &str, error: &Error) -> Failure {
 }
 
 /// The text of a problem document with the remedy for its type.
-fn of_problem(problem: &Problem) -> String {
+fn of_problem(problem: &Problem, remedies: &[(&str, String)]) -> String {
     let kind = problem.r#type.as_deref().unwrap_or_default();
     let kind = kind.strip_prefix(TYPE).unwrap_or(kind);
     let mut text = match &problem.detail {
@@ -67,7 +72,8 @@ fn of_problem(problem: &Problem) -> String {
     if !kind.is_empty() {
         text += &format!(" ({})", clean(kind));
     }
-    if let Some(remedy) = remedy(kind) {
+    let here = remedies.iter().find(|(named, _)| *named == kind).map(|(_, remedy)| remedy.as_str());
+    if let Some(remedy) = here.or_else(|| remedy(kind)) {
         text += &format!("; {remedy}");
     }
     text
@@ -91,7 +97,7 @@ fn remedy(kind: &str) -> Option<&'static str> {
         "caa" => "a CAA record of the name forbids this authority",
         "invalidContact" | "unsupportedContact" => "mend acme.contact",
         "externalAccountRequired" => {
-            "this authority needs an account that was opened on its site; use another one"
+            "this authority binds accounts to those of its site: set acme.eab_kid and acme.eab_key to what it gives you there"
         }
         "userActionRequired" => "the terms have changed: read them on the authority's site",
         "invalidProfile" => "mend acme.profile; the authority's documentation lists them",
@@ -119,15 +125,18 @@ mod tests {
     #[test]
     fn problems_are_said_in_words() {
         let problem = |text: &str| serde_json::from_str::<Problem>(text).unwrap();
-        let said = of_problem(&problem(
+        let refused = problem(
             r#"{"type":"urn:ietf:params:acme:error:connection","detail":"Fetching\nhttp://x: \u001b[31mrefused","subproblems":[{"detail":"one"}]}"#,
-        ));
+        );
+        let said = of_problem(&refused, &[]);
         assert_eq!(
             said,
             "Fetching http://x:  [31mrefused; : one (connection); the authority must reach port 80 of the name: look at firewall, NAT and the addresses of the name"
         );
+        let here = of_problem(&refused, &[("dns", "no".into()), ("connection", "mend this".into())]);
+        assert!(here.ends_with("(connection); mend this"), "{here}");
         let long = format!(r#"{{"detail":"{}"}}"#, "ä".repeat(2000));
-        assert!(of_problem(&problem(&long)).len() <= TEXT_OCTETS_MAX);
-        assert_eq!(of_problem(&problem("{}")), "the authority refuses it");
+        assert!(of_problem(&problem(&long), &[]).len() <= TEXT_OCTETS_MAX);
+        assert_eq!(of_problem(&problem("{}"), &[]), "the authority refuses it");
     }
 }

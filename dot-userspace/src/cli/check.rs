@@ -71,6 +71,7 @@ fn check(path: Option<&Path>) -> Result<(String, String), CliError> {
     report.certificates(config);
     acme::line(config).iter().for_each(|line| report.line(line));
     acme::unusable(&config.acme).iter().for_each(|(key, why)| report.mistake(key, why));
+    acme::warnings(&config.acme).iter().for_each(|line| report.line(&format!("warning: {line}")));
     report.policies(config);
     // The file that the packaged unit names.
     if path.is_none_or(|path| path == Path::new(config::DEFAULT_PATH)) {

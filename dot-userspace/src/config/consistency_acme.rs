@@ -35,6 +35,7 @@ pub(super) fn check(check: &mut Check<'_, '_>, config: &Config) {
     }
     names(check, acme);
     contacts(check, acme);
+    external(check, acme);
     if acme.profile.len() > limit::ACME_PROFILE_OCTETS_MAX
         || !acme.profile.bytes().all(|octet| octet.is_ascii_graphic())
     {
@@ -100,6 +101,23 @@ fn contacts(check: &mut Check<'_, '_>, acme: &Acme) {
             let message = format!("\"{}\" is no mail address", contact.escape_debug());
             check.note(&format!("acme.contact.{index}"), message);
         }
+    }
+}
+
+/// The account at the authority's site: its key identifier and the file of its key belong together.
+fn external(check: &mut Check<'_, '_>, acme: &Acme) {
+    let (kid, has_key) = (acme.eab_kid.as_str(), !acme.eab_key.as_os_str().is_empty());
+    if kid.is_empty() && has_key {
+        let message = "is empty, and acme.eab_key is set; the authority gives a key identifier with each key, write it here";
+        check.note("acme.eab_kid", message);
+    } else if !kid.is_empty() && !has_key {
+        let message =
+            "is empty, and acme.eab_kid is set; name a file with the key that the authority gave with it";
+        check.note("acme.eab_key", message);
+    } else if kid.len() > limit::ACME_KID_OCTETS_MAX || !kid.bytes().all(|octet| octet.is_ascii_graphic()) {
+        let max = limit::ACME_KID_OCTETS_MAX;
+        let message = format!("is no key identifier: it must have 1 to {max} visible characters of ASCII");
+        check.note("acme.eab_kid", message);
     }
 }
 

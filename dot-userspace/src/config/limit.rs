@@ -163,6 +163,8 @@ pub const ACME_NAMES_MAX: usize = 100;
 pub const ACME_CONTACTS_MAX: usize = 8;
 /// Addresses of `acme.http_listen`.
 pub const ACME_LISTENERS_MAX: usize = 16;
+/// Octets of `acme.eab_kid`.
+pub const ACME_KID_OCTETS_MAX: usize = 256;
 /// Octets of a profile's name.
 pub const ACME_PROFILE_OCTETS_MAX: usize = 64;
 

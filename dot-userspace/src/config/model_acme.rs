@@ -2,7 +2,7 @@
 //! dotd proves them.
 //!
 //! Before: `config::load` has the file's text. After: `config::consistency_acme`, then `keeper` runs the ACME client by it.
-//! Never: holds a key: the account's key and the certificate's are in `server.state_dir`.
+//! Never: holds a key: those of the account and of the certificate are in `server.state_dir`, others in files that this names.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -23,6 +23,10 @@ pub struct Acme {
     pub accept_terms: bool,
     /// Mail addresses to which the authority may write.
     pub contact: Vec<String>,
+    /// The key identifier of an account at the authority's site to which a new ACME account is bound (RFC 8555 §7.3.4); empty: none.
+    pub eab_kid: String,
+    /// File with the MAC key that belongs to it.
+    pub eab_key: PathBuf,
     /// Names and addresses of the certificate.
     pub names: Vec<String>,
     /// How dotd proves that they are its own.
@@ -77,6 +81,8 @@ impl Default for Acme {
             directory: String::new(),
             accept_terms: false,
             contact: Vec::new(),
+            eab_kid: String::new(),
+            eab_key: PathBuf::new(),
             names: Vec::new(),
             challenge: AcmeChallenge::default(),
             http_listen: vec![any(Ipv4Addr::UNSPECIFIED.into()), any(Ipv6Addr::UNSPECIFIED.into())],

@@ -29,6 +29,7 @@ pub(super) fn resolve(config: &mut Config, folder: &Path) {
         &mut config.dnstap.unix,
         &mut config.acme.ca,
         &mut config.acme.update_tsig,
+        &mut config.acme.eab_key,
     ];
     let of_backends = config.backend.iter_mut().map(|backend| &mut backend.ca);
     let of_zones = config.policy.zone.iter_mut().flat_map(|zone| {
@@ -44,7 +45,7 @@ pub(super) fn resolve(config: &mut Config, folder: &Path) {
 }
 
 impl Config {
-    /// Every file that this config names and that dotd opens again while it runs.
+    /// Every file that this config names and that an engine opens again while it runs.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let tls = &self.tls;
         let certificates = tls.entries().flat_map(|entry| [&entry.cert, &entry.key, &entry.ocsp]);
@@ -52,11 +53,15 @@ impl Config {
         let of_zones = self.policy.zone.iter().flat_map(|zone| {
             zone.primary.iter().flat_map(|primary| [&primary.ca, &primary.tsig]).chain([&zone.file])
         });
-        let files = certificates
-            .chain([&tls.client_ca, &tls.ticket_secret, &self.acme.ca, &self.acme.update_tsig])
-            .chain(of_backends)
-            .chain(of_zones);
+        let files =
+            certificates.chain([&tls.client_ca, &tls.ticket_secret]).chain(of_backends).chain(of_zones);
         files.filter(|path| !path.as_os_str().is_empty())
+    }
+
+    /// Every file that it names for the ACME process. The keeper reads them, and opens none of them for an engine.
+    pub fn acme_files(&self) -> impl Iterator<Item = &PathBuf> {
+        let files = [&self.acme.ca, &self.acme.update_tsig, &self.acme.eab_key];
+        files.into_iter().filter(|path| !path.as_os_str().is_empty())
     }
 }
 
@@ -90,14 +95,16 @@ mod tests {
     use super::super::parse;
 
     /// Goal: every path of a config is relative to its file, and an absolute one stays. Method: a file in a folder
-    /// that sets each key that is a path; no relative path is left unchanged. Covers: A-412.
+    /// that sets each key that is a path; no relative path is left unchanged; the files that an engine may
+    /// ask for are without those of the ACME process. Covers: A-412, A-810.
     #[test]
     fn paths_are_relative_to_the_file() {
         let text = "[server]\nstate_dir = \"p\"\nrun_dir = \"q/p\"\n[tls]\nclient_ca = \"p\"\nticket_secret = \"p\"\n\
                     certificates = [{ cert = \"p\", key = \"/abs/p\", ocsp = \"p\" }]\n\
                     [[backend]]\naddress = \"127.0.0.1:854\"\ntransport = \"tls\"\nserver_name = \"x\"\nca = \"p\"\n\
                     [[policy.zone]]\nname = \"rpz.test\"\nfile = \"p\"\n[[policy.zone]]\nname = \"rpz2.test\"\n\
-                    primary = [{ address = \"127.0.0.1:853\", transport = \"tls\", server_name = \"x\", ca = \"p\", tsig = \"p\" }]\n[dnstap]\nunix = \"p\"\n";
+                    primary = [{ address = \"127.0.0.1:853\", transport = \"tls\", server_name = \"x\", ca = \"p\", tsig = \"p\" }]\n[dnstap]\nunix = \"p\"\n\
+                    [acme]\nca = \"p\"\nupdate_tsig = \"p\"\neab_key = \"p\"\n";
         let config = parse(text, "/etc/dotd/dotd.toml").unwrap();
         let (server, tls) = (&config.server, &config.tls);
         assert_eq!(server.run_dir.to_str(), Some("/etc/dotd/q/p"));
@@ -114,11 +121,15 @@ mod tests {
             &config.dnstap.unix,
             &config.policy.zone[1].primary[0].ca,
             &config.policy.zone[1].primary[0].tsig,
+            &config.acme.ca,
+            &config.acme.update_tsig,
+            &config.acme.eab_key,
         ];
         for path in others {
             assert_eq!(path.to_str(), Some("/etc/dotd/p"));
         }
-        assert_eq!(config.files().count(), 9, "all but folders and sockets");
+        assert_eq!(config.files().count(), 9, "all but folders, sockets, and files for the ACME process");
+        assert_eq!(config.acme_files().count(), 3);
         let nothing = parse("", "/etc/dotd/dotd.toml").unwrap();
         assert_eq!(nothing, super::Config::default());
     }

@@ -78,6 +78,14 @@ pub fn try_deadly(name: &str) -> bool {
     })
 }
 
+/// Opens a path for reading; the name of the kernel's error, `None` if it was opened.
+#[must_use]
+pub fn try_open(path: &str) -> Option<String> {
+    let Ok(path) = std::ffi::CString::new(path) else { return Some("EINVAL".to_owned()) };
+    let said = Errno::result(open(&path, libc::O_RDONLY | libc::O_NONBLOCK));
+    said.err().map(|errno| format!("{errno:?}"))
+}
+
 fn call(number: libc::c_long, [one, two, three, four]: [i64; 4]) -> libc::c_long {
     // SAFETY: the kernel would refuse these arguments at its first check; they name no memory of this process.
     unsafe { libc::syscall(number, one, two, three, four, -1, 0) }

@@ -21,12 +21,17 @@ async fn stick(Shared(source): Shared<Arc<dyn Source>>) -> StatusCode {
     StatusCode::OK
 }
 
-/// `GET /acts` tries every act that is refused; `POST /acts/NAME` tries one that ends the process.
+/// `GET /acts` tries every act that is refused; `POST /acts/NAME` tries one that ends the process; `POST /open` tries a path.
 pub(super) fn route() -> Router<Arc<dyn Source>> {
     let refused = get(async || Json(acts::try_all()));
     let deadly = post(async |Path(name): Path<String>| match acts::try_deadly(&name) {
         true => StatusCode::OK,
         false => StatusCode::NOT_FOUND,
     });
-    Router::new().route("/stick", post(stick)).route("/acts", refused).route("/acts/{name}", deadly)
+    let opened = post(async |Json(path): Json<String>| Json(acts::try_open(&path)));
+    Router::new()
+        .route("/open", opened)
+        .route("/stick", post(stick))
+        .route("/acts", refused)
+        .route("/acts/{name}", deadly)
 }

@@ -1,6 +1,6 @@
 //! The ACME process: another child of the keeper, which gets certificates and holds no right.
 //!
-//! Before: the config that is served has `[acme]`. After: a process of this program runs with the errand, and another one when it ends
+//! Before: the config that is served has `[acme]`. After: a process of this program runs with the errand and its descriptors, and another one when it ends
 //! or when the errand changes.
 //! Holds: how soon another one starts after one that ended at once.
 //! Never: takes a request from it, or reads what it writes; waits for it longer than a signal takes.
@@ -31,11 +31,12 @@ use nix::{
 };
 
 use super::{
+    accounts,
     estate::Sockets,
     inherit::{adopt, set_flag},
 };
 use crate::{
-    acme::Errand,
+    acme::{Errand, account_file},
     config::{self, Config},
 };
 
@@ -53,12 +54,15 @@ pub(super) struct AcmeProcess {
     child: Option<(Child, Instant)>,
     next: Option<Instant>,
     pause: Duration,
+    /// Why it does not run.
+    why: String,
 }
 
 impl AcmeProcess {
     /// By the config that is served.
     pub(super) fn by(config: &Config) -> Self {
-        let mut process = Self { errand: None, child: None, next: None, pause: RESTART_MIN };
+        let mut process =
+            Self { errand: None, child: None, next: None, pause: RESTART_MIN, why: String::new() };
         process.follow(config);
         process
     }
@@ -67,6 +71,7 @@ impl AcmeProcess {
     pub(super) fn follow(&mut self, config: &Config) {
         let errand = Errand::by(config).unwrap_or_else(|reason| {
             tracing::error!("acme: {reason}; no certificate is renewed until a reload");
+            self.why = reason;
             None
         });
         if errand != self.errand {
@@ -108,6 +113,7 @@ impl AcmeProcess {
             self.child = None;
             self.next = Some(Instant::now() + self.pause);
             tracing::error!("acme: its process ended ({how}); another one starts in {:?}", self.pause);
+            self.why = format!("it ended ({how})");
             self.pause = (self.pause * 2).min(RESTART_MAX);
         }
         let (Some(errand), Some(sockets)) = (&self.errand, sockets) else { return self.next = None };
@@ -118,6 +124,7 @@ impl AcmeProcess {
             Ok(child) => (self.child, self.next) = (Some((child, Instant::now())), None),
             Err(error) => {
                 tracing::error!("acme: its process cannot be started: {error}");
+                self.why = error.to_string();
                 self.next = Some(Instant::now() + self.pause);
                 self.pause = (self.pause * 2).min(RESTART_MAX);
             }
@@ -126,9 +133,10 @@ impl AcmeProcess {
 
     /// Makes it get a certificate now.
     pub(super) fn renew(&self) -> Result<(), String> {
-        let (child, _) = self.child.as_ref().ok_or(match self.errand {
-            Some(_) => "the ACME process does not run at this moment; the log says why",
-            None => "[acme] is off: set acme.directory and acme.names",
+        let (child, _) = self.child.as_ref().ok_or_else(|| match (&self.errand, self.why.as_str()) {
+            (_, why) if !why.is_empty() => format!("the ACME process does not run: {why}"),
+            (Some(_), _) => "the ACME process does not run at this moment; try again".to_owned(),
+            (None, _) => "[acme] is off: set acme.directory and acme.names".to_owned(),
         })?;
         signal(child, Signal::SIGUSR1)
             .map_err(|error| format!("the ACME process cannot be signalled: {error}"))
@@ -157,8 +165,11 @@ fn signal(child: &Child, number: Signal) -> nix::Result<()> {
 
 /// Runs this program with the errand on its standard input, and with the sockets.
 fn start(errand: &Errand, sockets: &Sockets<OwnedFd>, program: &Path) -> io::Result<Child> {
-    let numbers: Vec<RawFd> = sockets.acme.iter().map(|(_, socket)| socket.as_raw_fd()).collect();
-    let errand = Errand { keeper: getpid().as_raw(), sockets: numbers.clone(), ..errand.clone() };
+    let account = account(errand, sockets).map_err(io::Error::other)?;
+    let mut numbers: Vec<RawFd> = sockets.acme.iter().map(|(_, socket)| socket.as_raw_fd()).collect();
+    let (keeper, account) = (getpid().as_raw(), (account.as_raw_fd(), account));
+    let errand = Errand { keeper, sockets: numbers.clone(), account: account.0, ..errand.clone() };
+    numbers.push(account.0);
     let mut input = File::from(memfd_create("dotd", MFdFlags::MFD_CLOEXEC)?);
     input.write_all(&serde_json::to_vec(&errand)?)?;
     input.rewind()?;
@@ -178,10 +189,28 @@ fn start(errand: &Errand, sockets: &Sockets<OwnedFd>, program: &Path) -> io::Res
     child
 }
 
-/// In the ACME process: takes ownership of the sockets that an errand names.
+/// The file of the account, opened with the rights of this process: the ACME process, whose user is that of the engine, could not open it.
+fn account(errand: &Errand, sockets: &Sockets<OwnedFd>) -> Result<OwnedFd, String> {
+    let state_dir = errand.folder.parent().unwrap_or(Path::new("/"));
+    let opened;
+    let folder = match &sockets.accounts {
+        Some(folder) => folder,
+        // A reload has brought the section. Works if dotd's own user owns `server.state_dir`.
+        None => {
+            opened = accounts::open_folder(state_dir)?;
+            &opened
+        }
+    };
+    let name = account_file(errand.acme.directory_url());
+    accounts::open(folder, &name)
+        .map_err(|error| format!("{}: {error}", state_dir.join(accounts::FOLDER).join(name).display()))
+}
+
+/// In the ACME process: takes ownership of the sockets, and of the account's file, that an errand names.
 ///
 /// # Errors
 /// One of them is not open.
-pub fn take_sockets(errand: &Errand) -> io::Result<Vec<TcpListener>> {
-    errand.sockets.iter().map(|number| Ok(TcpListener::from(OwnedFd::from(adopt(*number)?)))).collect()
+pub fn take_descriptors(errand: &Errand) -> io::Result<(Vec<TcpListener>, File)> {
+    let sockets = errand.sockets.iter().map(|number| Ok(TcpListener::from(OwnedFd::from(adopt(*number)?))));
+    Ok((sockets.collect::<io::Result<_>>()?, adopt(errand.account)?))
 }

@@ -48,6 +48,8 @@ pub struct Sockets<T> {
     /// `acme.http_listen`: bound, and not listening.
     #[serde(default = "Vec::new")]
     pub acme: Vec<(SocketAddr, T)>,
+    /// The folder with the accounts of `[acme]`.
+    pub accounts: Option<T>,
     /// The control socket, and the folder that it is in.
     pub control: (PathBuf, T),
     /// The keeper's own socket in that folder.
@@ -74,8 +76,10 @@ impl<T> Sockets<T> {
         for (address, socket) in &self.acme {
             acme.push((*address, of(socket)?));
         }
+        let accounts = self.accounts.as_ref().map(&mut of).transpose()?;
         let control = (self.control.0.clone(), of(&self.control.1)?);
-        Ok(Sockets { dot, do53, datagrams, http, acme, control, keeper_socket: of(&self.keeper_socket)? })
+        let keeper_socket = of(&self.keeper_socket)?;
+        Ok(Sockets { dot, do53, datagrams, http, acme, accounts, control, keeper_socket })
     }
 
     /// The number of workers that these sockets are for.

@@ -5,7 +5,7 @@
 //! has made two processes of one. The parent handles the few requests of the child, forwards
 //! signals, and ends when the child ends. After a crash, and at an upgrade, it starts another
 //! child.
-//! Holds: `acme` (the process that gets certificates), `words` (the requests and their encoding), `duty` (the parent's work), `request` (the
+//! Holds: `acme` (the process that gets certificates), `accounts` (the folder with its accounts), `words` (the requests and their encoding), `duty` (the parent's work), `request` (the
 //! child's side), `succession` (one engine after another), `upgrade` (another program replaces the
 //! parent's program), `estate` (state that outlives engines), `inherit` (how that state passes to
 //! the next program), `restart_dir` (what a restart finds).
@@ -15,6 +15,7 @@
 //! Source: fork(2), unix(7) (SCM_RIGHTS), signalfd(2), prctl(2) (PR_SET_PDEATHSIG).
 
 mod accept_filter;
+mod accounts;
 mod acme;
 mod duty;
 mod estate;
@@ -46,7 +47,8 @@ use nix::{
 };
 
 pub use self::{
-    acme::take_sockets,
+    accounts::{FOLDER, open_folder},
+    acme::take_descriptors,
     duty::Duty,
     estate::{Estate, Groups, Kept, Sockets},
     inherit::Inheritance,

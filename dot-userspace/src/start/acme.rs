@@ -4,16 +4,21 @@
 //! Never: reads the config file, or keeps a right.
 
 use std::{
+    fs,
     io::{self, Read as _},
     net::SocketAddr,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
 };
 
 use anyhow::Context as _;
 use nix::unistd::Pid;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{listeners::explain_bind, logging, privileges};
+use super::{
+    listeners::explain_bind,
+    logging,
+    privileges::{self, Owner},
+};
 use crate::{
     acme::{self, Errand},
     config::{Acme, Certificate, Config, Sandbox},
@@ -38,6 +43,40 @@ pub(super) fn make_folder(config: &Config) {
     let is_there = |entry: &Certificate| entry.cert.exists();
     if config.tls.certificates.is_empty() && !config.tls.by_acme.as_ref().is_some_and(is_there) {
         tracing::warn!("acme: there is no certificate yet, and the self-signed one is served until it comes");
+    }
+}
+
+/// Makes the folder above it, while there is the right to make it and before it is given to the user that dotd becomes.
+pub(super) fn make_state_dir(config: &Config) {
+    if config.acme.is_on() {
+        // Whoever needs it says why it cannot be made.
+        drop(disk::make_folder(&config.server.state_dir, 0o700));
+    }
+}
+
+/// The folder with the accounts: the previous keeper's, or one that is opened or made now, while there is the right to make it. `None`:
+/// `[acme]` is off, and `server.state_dir` is not a folder of dotd's own.
+pub(super) fn accounts(
+    config: &Config,
+    user: Option<Owner>,
+    left: Option<&Sockets<OwnedFd>>,
+) -> io::Result<Option<OwnedFd>> {
+    if let Some(folder) = left.and_then(|sockets| sockets.accounts.as_ref()) {
+        return folder.try_clone().map(Some);
+    }
+    let state_dir = &config.server.state_dir;
+    // A reload may bring [acme], when there is no such right any more.
+    let is_ours = |(uid, _): Owner| fs::metadata(state_dir).is_ok_and(|found| found.uid() == uid);
+    if !config.acme.is_on() && !user.is_some_and(is_ours) {
+        return Ok(None);
+    }
+    match keeper::open_folder(state_dir) {
+        Ok(folder) => Ok(Some(folder)),
+        Err(line) => {
+            // The keeper says it again when it starts the ACME process.
+            tracing::debug!("{line}");
+            Ok(None)
+        }
     }
 }
 
@@ -94,7 +133,7 @@ pub fn serve_acme() -> anyhow::Result<u8> {
         .context("this verb is dotd's own: its keeper process runs it with an errand")?;
     drop(text);
     logging::init(&errand.log);
-    let sockets = keeper::take_sockets(&errand).context("a socket is lost")?;
+    let descriptors = keeper::take_descriptors(&errand).context("a descriptor is lost")?;
     privileges::drop_all(privileges::user(&errand.user)?)?;
     keeper::end_with(Pid::from_raw(errand.keeper)).context("dotd's keeper process has ended")?;
     drop(disk::make_folder(&errand.folder, 0o700).with_context(|| errand.folder.display().to_string())?);
@@ -111,5 +150,5 @@ pub fn serve_acme() -> anyhow::Result<u8> {
     logging::write_from_now_on().context("the log thread cannot start")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("there is no runtime")?;
-    match runtime.block_on(acme::run(errand, sockets, keeper::hear)).context("the ACME process ends")? {}
+    match runtime.block_on(acme::run(errand, descriptors, keeper::hear)).context("the ACME process ends")? {}
 }

@@ -119,6 +119,7 @@ pub(super) fn hold(
             .map(|(at, http)| Ok::<_, io::Error>((at, own(http)?)))
             .transpose()?,
         acme: Vec::new(),
+        accounts: None,
         control: (config.server.run_dir.clone(), own(&control.listener)?),
         keeper_socket: own(&control.keeper_socket)?,
     })

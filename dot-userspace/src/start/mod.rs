@@ -99,6 +99,7 @@ struct Opened {
     listeners: Vec<Listeners>,
     http: Option<std::net::TcpListener>,
     acme: Vec<(std::net::SocketAddr, OwnedFd)>,
+    accounts: Option<OwnedFd>,
     control_socket: ControlSocket,
     embedded: Option<Embedded>,
     backends: Vec<BackendConfig>,
@@ -166,8 +167,8 @@ fn become_two(
     let keeps_bans = estate.restart_dir.is_some();
     estate.tickets = Kept::now(opened.tickets.write());
     let held = listeners::hold(&config, &opened.listeners, opened.http.as_ref(), &opened.control_socket);
-    let acme = std::mem::take(&mut opened.acme);
-    estate.sockets = Some(Sockets { acme, ..held.context("no descriptor is left")? });
+    let (acme, accounts) = (std::mem::take(&mut opened.acme), opened.accounts.take());
+    estate.sockets = Some(Sockets { acme, accounts, ..held.context("no descriptor is left")? });
     let holder = opened.kernel.0.as_mut().and_then(xdp::Xdp::give_away);
     match keeper::part(&config, estate, inherited) {
         Ok(Part::Keeper(duty)) => {
@@ -280,8 +281,10 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
     let queues = xdp::Queues::open(listeners_of).ok();
     if left.is_none() {
         process::begin_anew(&config.server.run_dir);
+        acme::make_state_dir(config);
         privileges::hand_over_state(&config.server.state_dir, user)?;
     }
+    let accounts = acme::accounts(config, user, left.map(|(sockets, _)| sockets))?;
     Ok(Opened {
         began,
         user,
@@ -296,6 +299,7 @@ fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
         listeners,
         http,
         acme,
+        accounts,
         control_socket,
         embedded,
         backends,

@@ -19,7 +19,7 @@ use nix::{
 };
 
 use super::tls_history::FILE_NAME as HISTORY;
-use crate::{disk, policy::COPY_PREFIX, tls::SELF_SIGNED};
+use crate::{disk, keeper, policy::COPY_PREFIX, tls::SELF_SIGNED};
 
 /// A user and its group.
 pub type Owner = (u32, u32);
@@ -103,6 +103,10 @@ pub fn hand_over(folder: &Path, own: &[&str], owner: Option<Owner>) -> anyhow::R
     let mut is_ours = true;
     for entry in fs::read_dir(disk::path_of(&opened)).with_context(explain)? {
         let name = entry?.file_name();
+        if name == keeper::FOLDER {
+            // It stays this process's.
+            continue;
+        }
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         // It may have been removed.
         let Ok(entry) = openat(&opened, name.as_os_str(), flags, Mode::empty()) else { continue };

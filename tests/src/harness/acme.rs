@@ -4,6 +4,7 @@
 //! Never: issues anything without a proof.
 
 use std::{
+    collections::BTreeMap,
     net::{SocketAddr, TcpStream},
     process::Stdio,
 };
@@ -37,11 +38,13 @@ pub struct Wishes {
     pub blocked: Vec<&'static str>,
     /// The server that it asks for names; `None`: one of its own, for which every name is the server's IPv4 address.
     pub dns: Option<SocketAddr>,
+    /// The key identifier and MAC key of the external account without which it opens no account.
+    pub external: Option<(&'static str, &'static str)>,
 }
 
 impl Default for Wishes {
     fn default() -> Self {
-        Self { seconds: 90 * 86_400, blocked: Vec::new(), dns: None }
+        Self { seconds: 90 * 86_400, blocked: Vec::new(), dns: None, external: None }
     }
 }
 
@@ -73,7 +76,8 @@ impl Pebble {
             "httpPort": 80,
             "tlsPort": 443,
             "ocspResponderURL": "",
-            "externalAccountBindingRequired": false,
+            "externalAccountBindingRequired": wishes.external.is_some(),
+            "externalAccountMACKeys": wishes.external.into_iter().collect::<BTreeMap<_, _>>(),
             "domainBlocklist": wishes.blocked,
             "certificateValidityPeriod": wishes.seconds,
         }});

@@ -33,10 +33,10 @@ use nix::{
 };
 use serde_json::Value;
 
-const NAME: &str = "dot.lab.test";
+pub const NAME: &str = "dot.lab.test";
 
 /// `[acme]` for the authority, whose CA is in the scratch folder.
-fn config(names: &str) -> Config {
+pub fn config(names: &str) -> Config {
     Config::new()
         .set("acme", "directory", &format!("\"{}\"", Pebble::directory()))
         .set("acme", "accept_terms", "true")
@@ -44,13 +44,13 @@ fn config(names: &str) -> Config {
         .set("acme", "ca", "\"pebble-ca.pem\"")
 }
 
-fn scratch(pebble: &Pebble) -> Scratch {
+pub fn scratch(pebble: &Pebble) -> Scratch {
     let scratch = Scratch::new();
     scratch.write("pebble-ca.pem", &pebble.ca);
     scratch
 }
 
-fn one() -> String {
+pub fn one() -> String {
     format!("[\"{NAME}\"]")
 }
 
@@ -74,7 +74,7 @@ fn plain(network: &Network, port: u16, name: &str) -> Said {
 }
 
 /// The ACME process of a keeper.
-fn process_of(dotd: &Server) -> Option<u32> {
+pub fn process_of(dotd: &Server) -> Option<u32> {
     let children = format!("/proc/{0}/task/{0}/children", dotd.keeper_pid());
     let children = fs::read_to_string(children).expect("it runs");
     children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid| *pid != dotd.pid())
@@ -103,7 +103,7 @@ fn a_certificate_comes_and_is_renewed_on_demand() {
         fs::metadata(folder.join(name)).expect(name).permissions().mode() & 0o777
     };
     assert_eq!((mode("certificate.pem"), mode("standing.json")), (0o600, 0o600));
-    let accounts = fs::read_dir(&folder).expect("a folder").flatten();
+    let accounts = fs::read_dir(dotd.folder().join("state/keeper")).expect("a folder").flatten();
     let accounts = accounts.filter(|entry| entry.file_name().to_string_lossy().starts_with("account-"));
     assert_eq!(accounts.count(), 1);
     let mut before = Dot::connect(&network.client, SERVER_V4);

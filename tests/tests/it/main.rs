@@ -10,6 +10,7 @@
 mod access;
 /// Certificates by ACME from pebble: the first one, renewals, failures, the rights of the process that gets them.
 mod acme;
+mod acme_account;
 /// certbot and acme.sh beside dotd, by the recipes of the page.
 mod acme_clients;
 /// Handshakes that fail: the right alert, and a FIN behind it that lets the alert arrive.

@@ -14,7 +14,12 @@ const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 /// A line for each hidden file.
 pub(super) fn hidden(config: &Config) -> Vec<String> {
     let others = [&config.server.state_dir, &config.server.run_dir, &config.dnstap.unix];
-    others.into_iter().chain(config.files()).filter_map(|path| line(path)).collect()
+    others
+        .into_iter()
+        .chain(config.files())
+        .chain(config.acme_files())
+        .filter_map(|path| line(path))
+        .collect()
 }
 
 fn line(path: &Path) -> Option<String> {

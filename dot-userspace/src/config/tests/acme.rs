@@ -50,16 +50,7 @@ fn each_mistake_in_acme_has_its_line() {
             "5:16: acme.http_listen: 0.0.0.0:853 is another listener's address; use another port",
         ),
     ];
-    for (text, line) in table {
-        let errors = parse(&format!("{ON}{text}"), "f").expect_err(text).to_string();
-        let lines: Vec<_> = errors.lines().collect();
-        let is_placed = lines.len() == 1
-            && lines[0]
-                .split_once(": acme.")
-                .zip(line.split_once(": acme."))
-                .is_some_and(|(is, should)| is.1 == should.1);
-        assert!(is_placed, "{text}: {lines:?}, expected {line}");
-    }
+    table.into_iter().for_each(is_said);
     for (text, part) in [
         ("[acme]\nnames = [\"a.example\"]", "acme.directory: is empty"),
         ("[acme]\ndirectory = \"http://a\"\naccept_terms = true\nnames = [\"a.example\"]", "is no authority"),
@@ -72,4 +63,37 @@ fn each_mistake_in_acme_has_its_line() {
     let config = parse(&format!("{ON}{good}"), "/etc/dotd/dotd.toml").unwrap();
     assert_eq!(config.tls.entries().count(), 1);
     assert_eq!(config.tls.by_acme.unwrap().cert.to_str(), Some("/var/lib/dotd/acme/certificate.pem"));
+}
+
+/// The text of a section has one mistake, with this line.
+fn is_said((text, line): (&str, &str)) {
+    let errors = parse(&format!("{ON}{text}"), "f").expect_err(text).to_string();
+    let lines: Vec<_> = errors.lines().collect();
+    let is_placed = lines.len() == 1
+        && lines[0]
+            .split_once(": acme.")
+            .zip(line.split_once(": acme."))
+            .is_some_and(|(is, should)| is.1 == should.1);
+    assert!(is_placed, "{text}: {lines:?}, expected {line}");
+}
+
+/// Goal: the key identifier of an external account and the file of its key belong together. Method: one without the other, and an
+/// identifier with a blank. Covers: C-810
+#[test]
+fn an_identifier_and_its_key_belong_together() {
+    let table = [
+        (
+            "names = [\"a.example\"]\neab_kid = \"k\"",
+            "2:1: acme.eab_key: is empty, and acme.eab_kid is set; name a file with the key that the authority gave with it",
+        ),
+        (
+            "names = [\"a.example\"]\neab_key = \"/k\"",
+            "2:1: acme.eab_kid: is empty, and acme.eab_key is set; the authority gives a key identifier with each key, write it here",
+        ),
+        (
+            "names = [\"a.example\"]\neab_key = \"/k\"\neab_kid = \"a b\"",
+            "6:11: acme.eab_kid: is no key identifier: it must have 1 to 256 visible characters of ASCII",
+        ),
+    ];
+    table.into_iter().for_each(is_said);
 }

@@ -4,6 +4,7 @@
 //! Never: speaks to an authority itself: the ACME process does.
 
 use std::{
+    io::{self, Write as _},
     path::Path,
     thread::sleep,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -24,6 +25,8 @@ use crate::acme::Standing;
 const PATH: &str = "/acme";
 /// How often the state is asked for during a renewal.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long an engine that has ended may have no successor.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Longer than an attempt.
 const PATIENCE: Duration = Duration::from_secs(16 * 60);
 
@@ -64,10 +67,23 @@ pub(super) fn run(verb: AcmeVerb, config: Option<&Path>) -> Result<(), CliError>
 
 fn renew(control: &ControlArguments, config: Option<&Path>) -> Result<(), CliError> {
     let socket = socket(control, config);
-    let (_, before) = ask::tell::<Standing>(&socket, Method::POST, PATH, &())?;
-    let until = Instant::now() + PATIENCE;
+    let late = || {
+        // If nobody reads it, the verb goes on.
+        let _ = writeln!(
+            io::stderr(),
+            "dotd: no answer yet: another engine is starting, or dotd is busy; waiting"
+        );
+    };
+    let before: Standing = ask::tell_patiently(&socket, (Method::POST, PATH), late)?;
+    let (until, mut heard) = (Instant::now() + PATIENCE, Instant::now());
     while Instant::now() < until {
-        let (body, now) = ask::ask::<Option<Standing>>(&socket, PATH)?;
+        let asked = ask::ask::<Option<Standing>>(&socket, PATH);
+        if asked.as_ref().is_err_and(is_between_engines) && heard.elapsed() < SILENCE_MAX {
+            sleep(LOOK_INTERVAL);
+            continue;
+        }
+        heard = Instant::now();
+        let (body, now) = asked?;
         let now = now.ok_or_else(|| CliError::Refused("[acme] was switched off".into()))?;
         if now.issued > before.issued {
             return print(&if control.json { format!("{body}\n") } else { text(&now) });
@@ -78,6 +94,14 @@ fn renew(control: &ControlArguments, config: Option<&Path>) -> Result<(), CliErr
         sleep(LOOK_INTERVAL);
     }
     Err(CliError::Refused("no result; `dotd acme status` shows it later".into()))
+}
+
+/// Whether an answer may be missing because an engine has ended and the next one has not begun. The state is in a file.
+fn is_between_engines(error: &CliError) -> bool {
+    matches!(
+        error,
+        CliError::Late { .. } | CliError::NoAnswer { .. } | CliError::NobodyListens(_) | CliError::CutOff(_)
+    )
 }
 
 /// The rows of `dotd status`, and of `dotd acme status` with more.

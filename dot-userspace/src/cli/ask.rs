@@ -1,7 +1,7 @@
 //! Sends a request to the running dotd over its control socket: one request, one JSON answer.
 //!
 //! Before: a verb knows the path. After: it prints the answer.
-//! Never: waits longer than [`ANSWER_TIMEOUT`], or accepts an answer that is not from a dotd.
+//! Never: waits longer than the limit of the request, or accepts an answer that is not from a dotd.
 
 use std::{io, path::Path, time::Duration};
 
@@ -44,12 +44,33 @@ fn send<T: DeserializeOwned>(
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::System)?;
     let body = runtime.block_on(async {
         let limit = if path == "/reload" { RELOAD_TIMEOUT } else { ANSWER_TIMEOUT };
-        tokio::time::timeout(limit, fetch(socket, method, path, body))
-            .await
-            .unwrap_or_else(|_| Err(no_answer(socket, format!("no answer within {limit:?}"))))
+        let fetched = tokio::time::timeout(limit, fetch(socket, method, path, body)).await;
+        fetched.unwrap_or_else(|_| Err(CliError::Late { socket: socket.into(), limit }))
     })?;
     let meaning = serde_json::from_str(&body).map_err(|error| no_answer(socket, error.to_string()))?;
     Ok((body, meaning))
+}
+
+/// The answer to a request that may wait longer, while another engine starts: the kernel holds it until that engine accepts. `late` is
+/// called once, after the usual time.
+pub(super) fn tell_patiently<T: DeserializeOwned>(
+    socket: &Path,
+    (method, path): (Method, &str),
+    late: impl FnOnce(),
+) -> Result<T, CliError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::System)?;
+    let body = runtime.block_on(async {
+        let mut fetched = Box::pin(fetch(socket, method, path, None));
+        if let Ok(fetched) = tokio::time::timeout(ANSWER_TIMEOUT, &mut fetched).await {
+            return fetched;
+        }
+        late();
+        let limit = START_TIMEOUT;
+        let fetched = tokio::time::timeout(limit, fetched).await;
+        fetched.unwrap_or_else(|_| Err(CliError::Late { socket: socket.into(), limit }))
+    })?;
+    serde_json::from_str(&body).map_err(|error| no_answer(socket, error.to_string()))
 }
 
 /// Sends a request and passes each line of the answer to `each` as it comes, until `each` returns that it has enough,
@@ -67,8 +88,8 @@ pub(super) fn follow(
     runtime.block_on(async {
         let begun = begin(socket, Method::POST, path, Some(body));
         let begun = tokio::time::timeout(ANSWER_TIMEOUT, begun).await;
-        let (mut body, _driver) = begun
-            .unwrap_or_else(|_| Err(no_answer(socket, format!("no answer within {ANSWER_TIMEOUT:?}"))))?;
+        let late = |_| Err(CliError::Late { socket: socket.into(), limit: ANSWER_TIMEOUT });
+        let (mut body, _driver) = begun.unwrap_or_else(late)?;
         let until = length.map(|length| tokio::time::Instant::now() + length);
         let mut rest = Vec::new();
         loop {
@@ -154,6 +175,8 @@ fn no_answer(socket: &Path, reason: String) -> CliError {
 
 /// 5 s: dotd answers in microseconds; a machine under attack needs a little more.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A minute: the next engine after a crash loads its program, certificates and XDP on a machine that is busy.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// 60 s: thousands of certificates from a slow disk, whose keys must be checked.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// 16 MiB: a thousand interfaces and certificates need less than one.

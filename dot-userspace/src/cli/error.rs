@@ -3,7 +3,7 @@
 //! Before: a verb failed. After: `cli::main` prints the line and exits with [`CliError::status`]. Never: has more than a line for one
 //! reason.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use crate::{
     config::ConfigErrors,
@@ -47,6 +47,8 @@ pub(super) enum CliError {
     Upgrade(#[from] KeeperError),
     #[error("{}: {reason}: is it the control socket of a dotd of this version?", socket.display())]
     NoAnswer { socket: PathBuf, reason: String },
+    #[error("{}: no answer within {} s: another engine of dotd is starting, or dotd is busy: try again, and see its log", socket.display(), limit.as_secs())]
+    Late { socket: PathBuf, limit: Duration },
     #[error("{}: the connection has ended: dotd has stopped, or another dotd has replaced it; see `dotd status`", .0.display())]
     CutOff(PathBuf),
     #[error("cannot start a runtime or log thread ({0}): free memory or raise the limit of threads")]

@@ -4,12 +4,13 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     os::unix::{
         fs::{MetadataExt as _, PermissionsExt as _, chown},
         net::UnixStream,
     },
     path::Path,
+    process::{Command, Stdio},
 };
 
 use dot_tests::{
@@ -18,11 +19,14 @@ use dot_tests::{
         config::Config,
         eventually,
         netns::Network,
-        server::Server,
+        server::{Server, binary},
     },
     require,
 };
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use crate::acme::{config, one, process_of, scratch};
 
@@ -182,5 +186,32 @@ fn another_folder_in_its_place_is_refused() {
     let dotd = restart(dotd, &network, &config);
     let said = dotd.operate(&["acme", "renew"]);
     assert!(said.is_success && said.has("4 in all"), "{said:?}");
+    dotd.stop();
+}
+
+/// Goal: `dotd acme renew` that comes while there is no engine, because one has crashed and the next one needs long to start, has its result
+/// from the next one. Method: a keeper that is stopped, so that it starts no engine; the engine is killed; the verb waits past the time of
+/// other verbs, says so, and then the keeper goes on.
+#[test]
+fn a_request_waits_for_the_next_engine() {
+    require!(Root, Command("pebble"), Command("pebble-challtestsrv"));
+    let network = Network::new();
+    let pebble = Pebble::start(&network, &Wishes::default());
+    let dotd = Server::launch(&network, &config(&one()), scratch(&pebble), &[]);
+    eventually("a certificate", || (issued(&dotd) == 1).then_some(()));
+    let signal = |pid: u32, number| kill(Pid::from_raw(pid.cast_signed()), number).expect("it runs");
+    let (engine, keeper) = (dotd.pid(), dotd.keeper_pid());
+    signal(keeper, Signal::SIGSTOP);
+    signal(engine, Signal::SIGKILL);
+    let mut renewal = Command::new(binary());
+    renewal.args(["acme", "renew", "--socket"]).arg(dotd.folder().join("run/control.sock"));
+    let mut renewal = renewal.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut waits = String::new();
+    BufReader::new(renewal.stderr.take().expect("a pipe")).read_line(&mut waits).expect("a line");
+    signal(keeper, Signal::SIGCONT);
+    let ended = renewal.wait_with_output().expect("it ends");
+    assert!(waits.contains("no answer yet: another engine is starting"), "{waits}");
+    let said = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success() && said.contains("2 in all"), "{said} {waits}");
     dotd.stop();
 }

@@ -49,7 +49,7 @@
 //!   [`confine`] takes the engine's rights away.
 //! - [`control`] serves the control socket and HTTP, [`ledger`] counts, [`events`] tells operators what was refused.
 //! - [`proxy`] has the PROXY protocol, [`disk`] opens files safely, [`moment`] is a clock of one number,
-//!   [`octets`] reads what another process wrote.
+//!   [`octets`] reads what another process wrote, [`effective`] lets root act as `server.user` for a moment.
 //!
 //! ARCHITECTURE.md has the map, with an invariant for each module; docs/internals says how the parts work.
 
@@ -62,6 +62,7 @@ pub mod confine;
 pub mod control;
 pub mod disk;
 pub mod dns;
+pub mod effective;
 pub mod events;
 pub mod keeper;
 pub mod ledger;

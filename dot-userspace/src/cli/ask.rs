@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, task::JoinSet};
 
 use super::error::CliError;
+use crate::effective;
 
 /// The answer to `GET path`, as text and decoded.
 pub(super) fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<(String, T), CliError> {
@@ -126,7 +127,14 @@ async fn begin(
     body: Option<String>,
 ) -> Result<(Incoming, JoinSet<()>), CliError> {
     let failed = |error: &dyn std::error::Error| no_answer(socket, error.to_string());
-    let stream = UnixStream::connect(socket).await.map_err(|error| not_connected(socket, &error))?;
+    let connected = match UnixStream::connect(socket).await {
+        // Root without CAP_DAC_OVERRIDE, as ExecReload= of the packaged unit, connects as the socket's owner.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            effective::connect_as_owner(socket).and_then(UnixStream::from_std)
+        }
+        connected => connected,
+    };
+    let stream = connected.map_err(|error| not_connected(socket, &error))?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
     let mut driver = JoinSet::new();

@@ -6,6 +6,7 @@
 //! backends when `--connect` asks for that.
 
 mod acme;
+mod closed;
 mod hidden;
 
 use std::{
@@ -75,7 +76,8 @@ fn check(path: Option<&Path>) -> Result<(String, String), CliError> {
     report.policies(config);
     // The file that the packaged unit names.
     if path.is_none_or(|path| path == Path::new(config::DEFAULT_PATH)) {
-        hidden::hidden(config).iter().for_each(|line| report.line(&format!("warning: {line}")));
+        let lines = [hidden::hidden(config), closed::closed(config)].concat();
+        lines.iter().for_each(|line| report.line(&format!("warning: {line}")));
     }
     let has_own_port = config.listen.dot.iter().any(|address| address.port() == 853);
     report.xdp(&config.xdp, has_own_port, rights);

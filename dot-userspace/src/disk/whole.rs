@@ -9,7 +9,7 @@
 use std::{
     fs,
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -19,6 +19,7 @@ use nix::{
 };
 
 use super::{open_folder, path_of};
+use crate::effective::as_owner;
 
 /// How a new file replaces the old one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,12 @@ pub fn write_whole(path: &Path, text: &str, arrival: Arrival) -> io::Result<()> 
     let folder = open_folder(path.parent().unwrap_or(Path::new("")))?;
     // By the open folder from here on, because its path may lead elsewhere later.
     let path = &path_of(&folder).join(path.file_name().unwrap_or_default());
+    as_owner(folder.metadata()?.uid(), || write_in(path, text, arrival))?;
+    folder.sync_all()
+}
+
+/// In an open folder.
+fn write_in(path: &Path, text: &str, arrival: Arrival) -> io::Result<()> {
     let draft = draft_path(path);
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -49,8 +56,7 @@ pub fn write_whole(path: &Path, text: &str, arrival: Arrival) -> io::Result<()> 
         Arrival::Replace => fs::rename(&draft, path),
     });
     let _ = fs::remove_file(&draft);
-    arrived?;
-    folder.sync_all()
+    arrived
 }
 
 /// The file never has two names, because a reader that accepts only files with one name would reject it for that

@@ -25,7 +25,7 @@ use nix::{
     poll::PollTimeout,
     sys::{
         memfd::{MFdFlags, memfd_create},
-        signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask},
+        signal::{SigSet, SigmaskHow, Signal, sigprocmask},
     },
     unistd::{Pid, getpid},
 };
@@ -38,6 +38,7 @@ use super::{
 use crate::{
     acme::{Errand, account_file},
     config::{self, Config},
+    effective,
 };
 
 /// The wait after a process that ended, and the longest one after many.
@@ -160,7 +161,7 @@ impl AcmeProcess {
 }
 
 fn signal(child: &Child, number: Signal) -> nix::Result<()> {
-    kill(Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX)), number)
+    effective::signal(Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX)), number, None)
 }
 
 /// Runs this program with the errand on its standard input, and with the sockets.

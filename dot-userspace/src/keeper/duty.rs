@@ -20,17 +20,16 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         memfd::{MFdFlags, memfd_create},
-        signal::{SigSet, SigmaskHow, Signal, kill, raise, sigprocmask},
+        signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
         signalfd::{SfdFlags, SignalFd},
         socket::{MsgFlags, recv},
-        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::Pid,
 };
 
 use super::{
     SIGNALS, accept_filter,
     acme::AcmeProcess,
+    engine::{End, Engine},
     estate::{Estate, Kept},
     request::Report,
     succession::Leaving,
@@ -39,7 +38,7 @@ use super::{
 };
 use crate::{
     config::{self, Config},
-    disk,
+    disk, effective,
     xdp::{Attachments as _, Holder},
 };
 
@@ -49,15 +48,6 @@ const QUESTIONS_MAX: usize = 64;
 const LOOK_MS: u16 = 50;
 /// Shells report 128 plus the signal's number for a process that a signal ended; this is the 128.
 const SIGNALLED: u8 = 128;
-
-/// An engine process, as the keeper sees it.
-pub(super) struct Engine {
-    pub(super) pid: Pid,
-    /// `None` once the engine has closed its end.
-    pub(super) socket: Option<OwnedFd>,
-    /// The engine has reported that it serves.
-    pub(super) is_ready: bool,
-}
 
 /// The state of the keeper.
 pub struct Duty {
@@ -81,25 +71,6 @@ pub struct Duty {
     pub(super) acme: AcmeProcess,
     /// Takes the log lines that this process has collected since the last call.
     pub(super) lines: fn() -> Vec<Vec<u8>>,
-}
-
-/// How an engine ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    Exit(i32),
-    Signal(Signal),
-    /// The engine ended, but nix cannot name how: a real-time signal ended it.
-    Unknown,
-}
-
-impl std::fmt::Display for End {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Exit(code) => write!(formatter, "with status {code}"),
-            Self::Signal(number) => write!(formatter, "by {number}"),
-            Self::Unknown => formatter.write_str("by a signal without a name"),
-        }
-    }
 }
 
 impl Duty {
@@ -167,8 +138,9 @@ impl Duty {
         let mut polled: Vec<_> =
             sources.flatten().map(|source| PollFd::new(source, PollFlags::POLLIN)).collect();
         let patience = if self.is_upgrading() { PollTimeout::from(LOOK_MS) } else { self.acme.patience() };
-        // All sources are checked afterwards, also if a signal interrupted the call.
-        let _ = poll(&mut polled, patience);
+        // As the user of the engine, so that the kernel kills the engine if this process is killed: the signal of PR_SET_PDEATHSIG
+        // needs the rights of the process that ends. All sources are checked afterwards, also if a signal interrupted the call.
+        let _ = effective::as_user(|| poll(&mut polled, patience));
     }
 
     /// Answers until the engine closes its end: the part of [`Duty::keep`] without signals.
@@ -197,8 +169,8 @@ impl Duty {
                         self.acme.stop();
                     }
                     let leaving = self.leaving.as_ref().filter(|_| self.is_stopping);
-                    let leaving = leaving.map(|leaving| leaving.engine.pid);
-                    leaving.into_iter().chain([self.engine.pid]).for_each(|pid| hand_on(number, pid));
+                    let leaving = leaving.map(|leaving| &leaving.engine);
+                    leaving.into_iter().chain([&self.engine]).for_each(|engine| engine.hand_on(number));
                 }
             }
         }
@@ -347,27 +319,6 @@ impl Duty {
         let _ = raise(number);
         // Reached if the default action of the signal is to ignore it.
         u8::try_from(i32::from(SIGNALLED) + number as i32).unwrap_or(1)
-    }
-}
-
-fn hand_on(number: Signal, pid: Pid) {
-    // Either the engine has just ended (ESRCH), or this process lacks CAP_KILL: then its service
-    // manager has to signal the engine.
-    if let Err(errno) = kill(pid, number)
-        && errno != Errno::ESRCH
-    {
-        tracing::error!("{number} does not reach dotd's engine: {}", errno.desc());
-    }
-}
-
-/// How the engine ended, if it has ended.
-pub(super) fn ended(engine: Pid) -> Option<End> {
-    match waitpid(engine, Some(WaitPidFlag::WNOHANG)) {
-        Ok(WaitStatus::Exited(_, code)) => Some(End::Exit(code)),
-        Ok(WaitStatus::Signaled(_, number, _)) => Some(End::Signal(number)),
-        Ok(_) | Err(Errno::EINTR) => None,
-        // Another thread has already read the status, or nix does not know this status.
-        Err(_) => Some(End::Unknown),
     }
 }
 

@@ -36,12 +36,15 @@ const LIST_OCTETS_MAX: u64 = 8 << 20;
 pub(super) struct Serving {
     pub(super) pid: i32,
     pub(super) socket: RawFd,
+    /// Its user, if that is another one than the keeper's. A keeper of an earlier build does not say it.
+    #[serde(default)]
+    pub(super) user: Option<u32>,
     /// The version of the keeper protocol that the engine speaks.
     pub(super) words: u8,
 }
 
-/// The pid and socket of the engine that serves, and the socket of the operator that waits.
-pub(super) type Taken = (Option<(i32, OwnedFd)>, Option<OwnedFd>);
+/// The engine that serves and its socket, and the socket of the operator that waits.
+pub(super) type Taken = (Option<(Serving, OwnedFd)>, Option<OwnedFd>);
 
 /// The list.
 #[derive(Serialize, Deserialize)]
@@ -129,7 +132,7 @@ impl Inheritance {
     /// # Errors
     /// One of the descriptors is not open.
     pub(super) fn take_engine(&self) -> io::Result<Taken> {
-        let engine = self.engine.map(|engine| Ok((engine.pid, OwnedFd::from(adopt(engine.socket)?))));
+        let engine = self.engine.map(|engine| Ok((engine, OwnedFd::from(adopt(engine.socket)?))));
         let asker = self.asker.map(|number| adopt(number).map(OwnedFd::from));
         Ok((engine.transpose().map_err(|error: io::Error| error)?, asker.transpose()?))
     }

@@ -5,7 +5,8 @@
 //! has made two processes of one. The parent handles the few requests of the child, forwards
 //! signals, and ends when the child ends. After a crash, and at an upgrade, it starts another
 //! child.
-//! Holds: `acme` (the process that gets certificates), `accounts` (the folder with its accounts), `words` (the requests and their encoding), `duty` (the parent's work), `request` (the
+//! Holds: `acme` (the process that gets certificates), `accounts` (the folder with its accounts), `words` (the requests and their
+//! encoding), `duty` (the parent's work), `engine` (the child, as the parent sees it), `request` (the
 //! child's side), `succession` (one engine after another), `upgrade` (another program replaces the
 //! parent's program), `estate` (state that outlives engines), `inherit` (how that state passes to
 //! the next program), `restart_dir` (what a restart finds).
@@ -18,6 +19,7 @@ mod accept_filter;
 mod accounts;
 mod acme;
 mod duty;
+mod engine;
 mod estate;
 mod inherit;
 mod request;
@@ -57,8 +59,8 @@ pub use self::{
     upgrade::{COULD_SERVE, INCOMPATIBLE, ask_for_upgrade},
     words::State,
 };
-use self::{duty::Engine, succession::Leaving, upgrade::Asker};
-use crate::config::Config;
+use self::{engine::Engine, succession::Leaving, upgrade::Asker};
+use crate::{config::Config, effective};
 
 /// The process that [`part`] returns in.
 pub enum Part {
@@ -108,7 +110,8 @@ pub fn part(config: &Config, estate: Estate, inherited: Option<&Inheritance>) ->
     match unsafe { fork() }? {
         ForkResult::Parent { child } => {
             drop((theirs, to));
-            let engine = Engine { pid: child, socket: Some(ours), is_ready: false };
+            let user = effective::user();
+            let engine = Engine { pid: child, socket: Some(ours), user, is_ready: false };
             let mut duty = Duty::new(engine, estate, config, mask)?;
             duty.leaving = before.map(|before| Leaving::of(before).by(from));
             duty.asker = asker.map(|socket| Asker { socket, has_asked: true });

@@ -26,14 +26,15 @@ use std::{
 
 use nix::{
     sys::{
-        signal::{Signal, kill},
+        signal::Signal,
         socket::{Shutdown, shutdown},
     },
     unistd::{Pid, execv},
 };
 
 use super::{
-    duty::{Duty, End, Engine, ended},
+    duty::Duty,
+    engine::{End, Engine, ended},
     estate::monotonic_ms,
     inherit::{Inheritance, Serving},
     restart_dir,
@@ -67,8 +68,9 @@ pub(super) struct Leaving {
 }
 
 impl Leaving {
-    pub(super) fn of((pid, socket): (i32, OwnedFd)) -> Self {
-        let engine = Engine { pid: Pid::from_raw(pid), socket: Some(socket), is_ready: true };
+    pub(super) fn of((serving, socket): (Serving, OwnedFd)) -> Self {
+        let Serving { pid, user, .. } = serving;
+        let engine = Engine { pid: Pid::from_raw(pid), socket: Some(socket), user, is_ready: true };
         let until = Instant::now() + READY_TIMEOUT;
         Self { engine, passage: None, is_told: false, has_heard: Cell::new(false), until }
     }
@@ -141,7 +143,7 @@ impl Duty {
             leaving.is_told = true;
             leaving.until = Instant::now() + LEAVE_TIMEOUT;
             // If it has already ended, the next look finds that.
-            let _ = kill(leaving.engine.pid, Signal::SIGUSR2);
+            let _ = leaving.engine.signal(Signal::SIGUSR2);
         }
     }
 
@@ -185,10 +187,13 @@ impl Duty {
                 self.say_how_it_went(Ok(()));
             }
         } else if Instant::now() >= leaving.until {
-            let late = if leaving.is_told { leaving.engine.pid } else { self.engine.pid };
             leaving.until = Instant::now() + LEAVE_TIMEOUT;
-            tracing::error!("process {late} is killed: as an engine it neither serves nor ends in time");
-            let _ = kill(late, Signal::SIGKILL);
+            let late = if leaving.is_told { &leaving.engine } else { &self.engine };
+            tracing::error!(
+                "process {} is killed: as an engine it neither serves nor ends in time",
+                late.pid
+            );
+            let _ = late.signal(Signal::SIGKILL);
         }
     }
 
@@ -206,6 +211,7 @@ impl Duty {
         list.engine = self.engine.socket.as_ref().filter(|_| is_served).map(|socket| Serving {
             pid: self.engine.pid.as_raw(),
             socket: socket.as_raw_fd(),
+            user: self.engine.user,
             words: VERSION,
         });
         list.asker = self.asker.as_ref().filter(|_| is_served).map(|asker| asker.socket.as_raw_fd());

@@ -18,8 +18,10 @@ use nix::{
 use proptest::prelude::*;
 
 use super::{
-    duty::{Duty, Engine},
+    duty::Duty,
+    engine::Engine,
     estate::{Estate, Kept},
+    inherit::Serving,
     request::Keeper,
     succession::Leaving,
     words::{Answer, REQUEST_OCTETS_MAX, Request, State, VERSION},
@@ -34,7 +36,7 @@ fn pair() -> (OwnedFd, OwnedFd) {
 fn beside(path: PathBuf) -> (Duty, Keeper, OwnedFd) {
     let (ours, theirs) = pair();
     let config = config::load(Some(&path)).unwrap();
-    let engine = Engine { pid: Pid::from_raw(i32::MAX), socket: Some(ours), is_ready: true };
+    let engine = Engine { pid: Pid::from_raw(i32::MAX), socket: Some(ours), user: None, is_ready: true };
     let estate = Estate {
         path: Some(path),
         restart_dir: None,
@@ -196,7 +198,8 @@ fn a_passage_ends_with_its_engine() {
     let mut engine = engine.args(["-c", "read -r line"]).stdin(Stdio::piped()).spawn().unwrap();
     let (ours, _theirs) = pair();
     let pid = i32::try_from(engine.id()).unwrap();
-    duty.leaving = Some(Leaving::of((pid, ours)).by(Some(from)));
+    duty.leaving =
+        Some(Leaving::of((Serving { pid, socket: -1, user: None, words: VERSION }, ours)).by(Some(from)));
     duty.note_ready();
     let leaving = duty.leaving.take().unwrap();
     assert!(matches!(duty.answer_leaving(&Request::IsSucceeded, &leaving), Answer::Done(Some(_))));

@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::unistd::{Pid, getpid, getppid};
+
 use super::{
     logging,
     process::{Process, Running},
@@ -82,6 +84,11 @@ impl Heartbeat {
 /// Checks that every worker responds. If one does not, the engine ends as in a crash, and its keeper starts another
 /// one.
 pub(super) fn feel(process: &Process, running: &Running, heartbeat: &mut Heartbeat) {
+    if has_lost(running.keeper.pid()) {
+        tracing::error!("dotd's keeper process has ended, and this process ends with it");
+        logging::flush();
+        std::process::abort();
+    }
     match heartbeat.look(&running.workers, Instant::now()) {
         Beat::Well => {}
         Beat::Tell => {
@@ -94,6 +101,13 @@ pub(super) fn feel(process: &Process, running: &Running, heartbeat: &mut Heartbe
             std::process::abort();
         }
     }
+}
+
+/// Whether the keeper has ended. As a rule the kernel kills this process then; it does not if the keeper ended, or was killed, while
+/// it acted as root.
+fn has_lost(keeper: Pid) -> bool {
+    // An engine without a keeper has its own pid there.
+    keeper != getpid() && keeper != getppid()
 }
 
 /// A line for `systemctl status`.
@@ -118,6 +132,14 @@ fn in_a_line(status: &Status, connections: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Goal: an engine that has lost its keeper ends, and one without a keeper does not. Method: the pids of this process, of its parent,
+    /// and of another one.
+    #[test]
+    fn a_lost_keeper_is_found() {
+        assert!(!has_lost(getpid()) && !has_lost(getppid()));
+        assert!(has_lost(Pid::from_raw(i32::MAX)));
+    }
 
     /// Goal: a worker that does not answer is found after the limit, and a pause of this thread does not count.
     /// Method: checks one second apart, which one worker never answers; then a burst of checks after an hour. Covers:

@@ -7,12 +7,16 @@
 use std::{
     fs,
     io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::disk::{self, Arrival, write_whole};
+use crate::{
+    disk::{self, Arrival, write_whole},
+    effective::as_owner,
+};
 
 /// Writes `content` as a whole.
 pub(super) fn save(run_dir: &Path, name: &str, content: &impl Serialize) -> io::Result<()> {
@@ -40,7 +44,8 @@ pub(super) fn read<T: DeserializeOwned>(
 /// Removes the file. As a rule there is none.
 pub(super) fn forget(run_dir: &Path, name: &str) {
     if let Ok(folder) = disk::open_folder(run_dir) {
-        let _ = fs::remove_file(disk::path_of(&folder).join(name));
+        let owner = folder.metadata().map_or(0, |found| found.uid());
+        let _ = as_owner(owner, || fs::remove_file(disk::path_of(&folder).join(name)));
     }
 }
 

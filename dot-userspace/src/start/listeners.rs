@@ -11,7 +11,7 @@ use std::{
     os::{
         fd::{AsFd, AsRawFd as _, OwnedFd},
         unix::{
-            fs::FileTypeExt,
+            fs::{FileTypeExt, MetadataExt as _},
             net::{UnixListener, UnixStream},
         },
     },
@@ -41,6 +41,7 @@ use super::{
 use crate::{
     config::{CONTROL_SOCKET, Config},
     disk,
+    effective::as_owner,
     keeper::{Groups, KEEPER_SOCKET, Sockets},
     worker::Listeners,
     xdp::ListenerGroup,
@@ -282,7 +283,20 @@ impl ControlSocket {
         let explain = || format!("server.run_dir: {} cannot be used", run_dir.display());
         // From here on the open folder is used: its path may soon lead elsewhere.
         let folder = disk::make_folder(run_dir, 0o777).with_context(explain)?;
-        let (path, at) = (run_dir.join(CONTROL_SOCKET), disk::path_of(&folder).join(CONTROL_SOCKET));
+        // In that user's folder they belong to that user from the start.
+        let of_folder = folder.metadata().with_context(explain)?.uid();
+        let listener = as_owner(of_folder, || Self::bind_in(&folder, run_dir))?;
+        // The folder too, if it belongs to this process: the later user must be able to remove the socket at the end.
+        // Otherwise the next start does.
+        hand_over(run_dir, &[CONTROL_SOCKET], owner).with_context(explain)?;
+        listener.set_nonblocking(true)?;
+        let keeper_socket = as_owner(of_folder, || open_keeper_socket(&folder)).with_context(explain)?;
+        Ok(Self { folder, listener, keeper_socket, is_left: false })
+    }
+
+    fn bind_in(folder: &File, run_dir: &Path) -> anyhow::Result<UnixListener> {
+        let explain = || format!("server.run_dir: {} cannot be used", run_dir.display());
+        let (path, at) = (run_dir.join(CONTROL_SOCKET), disk::path_of(folder).join(CONTROL_SOCKET));
         if UnixStream::connect(&at).is_ok() {
             bail!(
                 "{}: another dotd is running with this run_dir; stop it, or set server.run_dir",
@@ -293,12 +307,12 @@ impl ControlSocket {
             Ok(found) if !found.file_type().is_socket() => {
                 bail!("{}: is not a socket; remove it, or set server.run_dir", path.display());
             }
-            Ok(_) => unlinkat(&folder, CONTROL_SOCKET, UnlinkatFlags::NoRemoveDir)
+            Ok(_) => unlinkat(folder, CONTROL_SOCKET, UnlinkatFlags::NoRemoveDir)
                 .with_context(|| format!("{}: a stale socket cannot be removed", path.display()))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(explain),
         }
-        match unlinkat(&folder, KEEPER_SOCKET, UnlinkatFlags::NoRemoveDir) {
+        match unlinkat(folder, KEEPER_SOCKET, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}
             Err(error) => return Err(error).with_context(explain),
         }
@@ -307,13 +321,7 @@ impl ControlSocket {
         let mask = umask(Mode::from_bits_truncate(0o117));
         let listener = UnixListener::bind(&at);
         umask(mask);
-        let listener = listener.with_context(|| format!("{}: cannot be made", path.display()))?;
-        // The folder too, if it belongs to this process: the later user must be able to remove the socket at the end.
-        // Otherwise the next start does.
-        hand_over(run_dir, &[CONTROL_SOCKET], owner).with_context(explain)?;
-        listener.set_nonblocking(true)?;
-        let keeper_socket = open_keeper_socket(&folder).with_context(explain)?;
-        Ok(Self { folder, listener, keeper_socket, is_left: false })
+        listener.with_context(|| format!("{}: cannot be made", path.display()))
     }
 
     /// The socket of a previous engine, in its folder; it is not removed until [`ControlSocket::serve`] was called.
@@ -350,9 +358,12 @@ impl Drop for ControlSocket {
             return;
         }
         // A remaining file would only cost the next start a line, and an error at exit cannot be reported.
-        for name in [CONTROL_SOCKET, KEEPER_SOCKET, PAGE_TOKEN] {
-            let _ = unlinkat(&self.folder, name, UnlinkatFlags::NoRemoveDir);
-        }
+        let remove = || {
+            for name in [CONTROL_SOCKET, KEEPER_SOCKET, PAGE_TOKEN] {
+                let _ = unlinkat(&self.folder, name, UnlinkatFlags::NoRemoveDir);
+            }
+        };
+        as_owner(self.folder.metadata().map_or(0, |found| found.uid()), remove);
     }
 }
 

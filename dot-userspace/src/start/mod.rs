@@ -67,7 +67,7 @@ use tokio::task::JoinSet;
 use crate::{
     backend::{BackendConfig, Embedded},
     config::{Config, Read, Sandbox},
-    confine, disk,
+    confine, disk, effective,
     events::{EventSink, tap::TapCounts},
     keeper::{self, Estate, Inheritance, Keeper, Kept, Part, Sockets},
     policy::Zone,
@@ -241,6 +241,7 @@ type Left<'a> = (&'a Sockets<OwnedFd>, &'a Inheritance);
 /// Does everything that needs rights: reads, binds (or takes the sockets of a previous engine), loads and attaches.
 fn open(config: &Config, left: Option<Left<'_>>) -> anyhow::Result<Opened> {
     let (began, user) = (Instant::now(), privileges::user(&config.server.user)?);
+    effective::may_act_as(user);
     let descriptors = privileges::raise_descriptors();
     let seen = [files::of_certificates, files::of_zones, proofs::of_proofs].map(|of| Seen::now(config, of));
     let loaded = certificate::load_all(&config.tls, &config.server.state_dir, &[])?;

@@ -19,7 +19,7 @@ use nix::{
 };
 
 use super::tls_history::FILE_NAME as HISTORY;
-use crate::{disk, keeper, policy::COPY_PREFIX, tls::SELF_SIGNED};
+use crate::{disk, effective::as_either, keeper, policy::COPY_PREFIX, tls::SELF_SIGNED};
 
 /// A user and its group.
 pub type Owner = (u32, u32);
@@ -90,6 +90,8 @@ pub fn hand_over_state(state_dir: &Path, owner: Option<Owner>) -> anyhow::Result
 /// folder with any other file keeps its owner, and so do the other files: it may be /etc. `false`: the folder keeps
 /// its owner.
 ///
+/// In a folder of that user's own, where dotd makes its files as that user, there is nothing to give away, and no right for it is needed.
+///
 /// Only a file or socket of this process (or of that user) with one link is given away, and through its descriptor: a
 /// user who may write in the folder may put links there, and change them at any moment.
 ///
@@ -97,11 +99,19 @@ pub fn hand_over_state(state_dir: &Path, owner: Option<Owner>) -> anyhow::Result
 /// The folder cannot be read or given away, or another user's link leads to it.
 pub fn hand_over(folder: &Path, own: &[&str], owner: Option<Owner>) -> anyhow::Result<bool> {
     let (Some((uid, gid)), true) = (owner, folder.is_dir()) else { return Ok(true) };
-    let explain = || format!("{}: cannot be given to uid {uid}", folder.display());
+    let explain = || {
+        let folder = folder.display();
+        format!(
+            "{folder}: cannot be given to uid {uid}; without CAP_CHOWN run `chown -R {uid}:{gid} {folder}`"
+        )
+    };
     let (user, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
     let opened = disk::open_folder(folder).with_context(explain)?;
+    let of_folder = opened.metadata()?;
+    let is_theirs = |found_uid: u32, found_gid: u32| (found_uid, found_gid) == (uid, gid);
     let mut is_ours = true;
-    for entry in fs::read_dir(disk::path_of(&opened)).with_context(explain)? {
+    let entries = as_either(|| fs::read_dir(disk::path_of(&opened)));
+    for entry in entries.with_context(explain)? {
         let name = entry?.file_name();
         if name == keeper::FOLDER {
             // It stays this process's.
@@ -109,16 +119,21 @@ pub fn hand_over(folder: &Path, own: &[&str], owner: Option<Owner>) -> anyhow::R
         }
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         // It may have been removed.
-        let Ok(entry) = openat(&opened, name.as_os_str(), flags, Mode::empty()) else { continue };
+        let Ok(entry) = as_either(|| Ok(openat(&opened, name.as_os_str(), flags, Mode::empty())?)) else {
+            continue;
+        };
         let found = fstat(&entry).with_context(explain)?;
         let is_named = own.iter().any(|own| name.to_string_lossy().starts_with(own));
         if is_named && is_own(&found, uid) {
+            if is_theirs(found.st_uid, found.st_gid) {
+                continue;
+            }
             fchownat(&entry, "", user, group, AtFlags::AT_EMPTY_PATH).with_context(explain)?;
         } else {
             is_ours &= found.st_uid == uid;
         }
     }
-    if is_ours {
+    if is_ours && !is_theirs(of_folder.uid(), of_folder.gid()) {
         fchown(&opened, user, group).with_context(explain)?;
     }
     Ok(is_ours || opened.metadata()?.uid() == uid)
@@ -129,6 +144,18 @@ fn is_own(found: &FileStat, becoming: u32) -> bool {
     let kind = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT;
     let is_ours = found.st_uid == geteuid().as_raw() || found.st_uid == becoming;
     matches!(kind, SFlag::S_IFREG | SFlag::S_IFSOCK) && found.st_nlink == 1 && is_ours
+}
+
+/// Acts without the rights over files of other users, which the packaged unit does not give. For a process with one thread.
+pub fn without_those_over_files<T>(act: impl FnOnce() -> T) -> T {
+    let before = caps::read(None, CapSet::Effective).unwrap_or_default();
+    let mut less = before.clone();
+    less.retain(|right| ![Capability::CAP_DAC_OVERRIDE, Capability::CAP_DAC_READ_SEARCH].contains(right));
+    // A right of this thread can always be left unused, and used again.
+    let _ = caps::set(None, CapSet::Effective, &less);
+    let outcome = act();
+    let _ = caps::set(None, CapSet::Effective, &before);
+    outcome
 }
 
 /// Gives up every capability except those that the keeper needs, as far as this process has them.
@@ -160,14 +187,13 @@ pub fn keep_few() -> anyhow::Result<()> {
     nix::sys::prctl::set_no_new_privs().context("no_new_privs cannot be set")
 }
 
-/// Load, attach and pin (NET_ADMIN, BPF, PERFMON), signal an engine of another user (KILL), read keys of root or of
-/// another user at a renewal (DAC_READ_SEARCH), let another engine become `server.user` without rights (SETUID,
-/// SETGID, SETPCAP).
-const KEPT: [Capability; 8] = [
+/// Load, attach and pin (NET_ADMIN, BPF, PERFMON); let another engine become `server.user` without rights, act as that user to
+/// signal it, and to open what is closed to root (SETUID, SETGID, SETPCAP). Where the service manager gives it, which the packaged
+/// unit does not: read keys of a third user at a renewal (DAC_READ_SEARCH).
+const KEPT: [Capability; 7] = [
     Capability::CAP_NET_ADMIN,
     Capability::CAP_BPF,
     Capability::CAP_PERFMON,
-    Capability::CAP_KILL,
     Capability::CAP_DAC_READ_SEARCH,
     Capability::CAP_SETUID,
     Capability::CAP_SETGID,

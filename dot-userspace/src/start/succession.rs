@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::{self, Config, Workers},
-    confine,
+    confine, effective,
     keeper::{self, Groups, Inheritance, Sockets},
     tls::{self, Tickets, certificate},
     xdp,
@@ -63,7 +63,7 @@ pub fn succeed(
 /// The reason why not.
 pub fn could_succeed(mut config: Config) -> anyhow::Result<()> {
     families::leave_out(&mut config, families::is_here);
-    privileges::user(&config.server.user)?;
+    effective::may_act_as(privileges::user(&config.server.user)?);
     let identities = certificate::load_all(&config.tls, &config.server.state_dir, &[])?.identities;
     let tickets = Tickets::new(&config.tls.ticket_secret, config.tls.ticket_rotation)?;
     tls::serving(&identities, &config.tls, &tickets.given_under(renew::trust(&config.tls, &identities)))?;

@@ -60,15 +60,17 @@ impl Scratch {
         path
     }
 
-    /// Makes a folder in the folder and gives its path.
+    /// Makes a folder in the folder, with access for all, and gives its path. One that is there stays as it is.
     ///
     /// # Panics
     /// When it cannot be made.
     #[must_use]
     pub fn folder(&self, name: &str) -> PathBuf {
         let path = self.path.join(name);
-        fs::create_dir_all(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("our own folder");
+        if !path.is_dir() {
+            fs::create_dir_all(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("our own folder");
+        }
         path
     }
 

@@ -77,6 +77,8 @@ mod hedging;
 mod hellos;
 /// A machine without descriptors, memory, ports, or with a jumping clock.
 mod host_faults;
+/// With the capabilities of the packaged unit alone, in folders of the engine's user.
+mod least_rights;
 /// Ten thousand queries, none lost, every one in the ledger.
 mod load;
 /// What another local user, and the user that dotd becomes, can do to root's files and to other services.

@@ -22,6 +22,7 @@ use dot_tests::{
         message::{A, Query, framed, www},
         netns::{Network, SERVER_V4},
         offer::Offer,
+        process::of_each_thread,
         s_client::save_session,
         scratch::Scratch,
         server::{Server, binary},
@@ -203,26 +204,30 @@ fn what_cannot_serve_takes_no_place() {
 }
 
 /// Goal: if the trial succeeds and the start fails, the old engine goes on serving, and a later upgrade works. Method:
-/// no threads are left for the new engine's user; then the new program has no run_dir.
+/// no threads are left for the new engine's user, who has no other process; then the new program has no run_dir.
 #[test]
 fn a_start_that_fails_leaves_the_old_engine() {
     require!(Root, Command("prlimit"));
     let network = Network::new();
-    let mut dotd = Server::start(&network, &config());
+    let alone = config().set("server", "user", "\"games\"").xdp("off");
+    let dotd = Server::start(&network, &alone);
+    let threads = of_each_thread(dotd.pid(), "Name:").len();
+    dotd.stop();
+    // A few for the engine that serves, and too few for a second one.
+    let limit = format!("--nproc={}", threads + 3);
+    let dotd = Server::launch(&network, &alone, Scratch::new(), &["prlimit", &limit]);
     let engine = dotd.pid();
     let mut client = Dot::connect(&network.client, SERVER_V4);
-    let limit = |processes: &str| {
-        let mut limit = Command::new("prlimit");
-        limit.args(["--pid", &dotd.keeper_pid().to_string(), &format!("--nproc={processes}")]);
-        assert!(limit.status().expect("installed").success());
-    };
-    limit("0:");
     let said = dotd.operate(&["upgrade"]);
     assert!(!said.is_success && said.has("the old one continues to serve"), "{}", said.text);
     assert_eq!(dotd.pid(), engine);
     assert!(is_served(&mut client));
-    limit("4096:");
+    drop(client);
+    dotd.stop();
 
+    let mut dotd = Server::start(&network, &config());
+    let engine = dotd.pid();
+    let mut client = Dot::connect(&network.client, SERVER_V4);
     let (run, away) = (dotd.folder().join("run"), dotd.folder().join("away"));
     fs::rename(&run, &away).expect("ours");
     dotd.signal(Signal::SIGUSR2);

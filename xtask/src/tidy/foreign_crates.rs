@@ -25,6 +25,7 @@ const CLI: &str = "dot-userspace/src/cli";
 const DIST: &str = "dist/src";
 const DNS: &str = "dot-userspace/src/dns";
 const EBPF: &str = "dot-ebpf/src";
+const EFFECTIVE: &str = "dot-userspace/src/effective.rs";
 const EMBEDDED: &str = "dot-userspace/src/backend/embedded";
 const KEEPER: &str = "dot-userspace/src/keeper";
 const START: &str = "dot-userspace/src/start";
@@ -76,7 +77,7 @@ const OWNERS: &[Owner] = &[
     owner("hyper", &[ACME, CLI, CONTROL]),
     owner("hyper_util", &[ACME, CLI]),
     owner("instant_acme", &[ACME]),
-    owner("caps", &[START]),
+    owner("caps", &[START, EFFECTIVE]),
     owner("landlock", &[CONFINE]),
     owner("seccompiler", &[CONFINE]),
     owner("notify", &["dot-userspace/src/start/files.rs"]),
@@ -93,6 +94,7 @@ const OWNERS: &[Owner] = &[
             "dot-userspace/src/disk.rs",
             "dot-userspace/src/disk/whole.rs",
             KEEPER,
+            EFFECTIVE,
             "dot-userspace/src/worker/mod.rs",
             "dot-userspace/src/worker/passage.rs",
             "dot-userspace/src/backend/udp/path_mtu.rs",

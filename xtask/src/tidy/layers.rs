@@ -9,7 +9,7 @@ use super::{Finding, source::Source};
 
 /// Modules, the lowest first. Those of one layer ignore each other.
 const LAYERS: &[&[&str]] = &[
-    &["moment", "octets"],
+    &["moment", "octets", "effective"],
     &["dns", "proxy", "ledger", "config", "supervise", "disk"],
     &["events"],
     &["tls", "backend", "cache", "xdp", "confine", "policy"],

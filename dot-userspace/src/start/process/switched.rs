@@ -8,7 +8,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -27,6 +27,7 @@ use crate::{
     config::{self, Config, limit},
     control::{BackendRequest, BackendStatus, BackendSwitch, OffStatus, SwitchRequest},
     disk,
+    effective::as_owner,
 };
 
 /// The name of the file in `run_dir` or `state_dir`.
@@ -289,7 +290,8 @@ fn configured(config: &Config, name: &str) -> u16 {
 /// Opens the folder first: its path may point elsewhere a moment later.
 fn with_file<T>(folder: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let folder = disk::open_folder(folder)?;
-    act(&disk::path_of(&folder).join(FILE_NAME))
+    let owner = folder.metadata()?.uid();
+    as_owner(owner, || act(&disk::path_of(&folder).join(FILE_NAME)))
 }
 
 fn note(folder: &Path) -> io::Result<()> {

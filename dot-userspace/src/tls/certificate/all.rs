@@ -8,7 +8,7 @@
 use std::{fmt, fs, path::Path, time::SystemTime};
 
 use super::{CertificateError, Identity, load_at, ocsp, self_signed};
-use crate::config;
+use crate::{config, effective::as_either};
 
 /// The usable certificates of a config.
 #[derive(Debug, Default)]
@@ -125,7 +125,7 @@ pub fn preview_all(tls: &config::Tls, state_dir: &Path) -> Vec<Result<Option<Ide
 fn entries<'c>(tls: &'c config::Tls, before: &[Identity]) -> Vec<Option<&'c config::Certificate>> {
     let is_there = |entry: &&config::Certificate| {
         let is_served = before.iter().any(|identity| identity.entry.as_ref() == Some(*entry));
-        is_served || fs::symlink_metadata(&entry.cert).is_ok()
+        is_served || as_either(|| fs::symlink_metadata(&entry.cert)).is_ok()
     };
     let entries: Vec<_> =
         tls.certificates.iter().chain(tls.by_acme.iter().filter(is_there)).map(Some).collect();

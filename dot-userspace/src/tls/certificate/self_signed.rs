@@ -17,12 +17,15 @@ use rcgen::{
 };
 
 use super::{CertificateError, Identity, assemble, pem};
-use crate::disk::{self, Arrival, write_whole};
+use crate::{
+    disk::{self, Arrival, write_whole},
+    effective::as_either,
+};
 
 /// The identity in `state_dir`; makes it if it is absent, renews it if it ends soon.
 pub(super) fn load_or_create(state_dir: &Path, now: SystemTime) -> Result<Identity, CertificateError> {
     let path = state_dir.join(FILE_NAME);
-    match fs::symlink_metadata(&path) {
+    match as_either(|| fs::symlink_metadata(&path)) {
         Ok(_) => load_or_renew(&path, now),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             create(&path, now)

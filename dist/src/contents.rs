@@ -32,6 +32,7 @@ pub(crate) enum Content {
 const AS_THEY_ARE: &[(&str, &str)] = &[
     ("packaging/dotd.service", "/usr/lib/systemd/system/dotd.service"),
     ("packaging/dotd-detach.service", "/usr/lib/systemd/system/dotd-detach.service"),
+    ("packaging/run-dotd.bpf.mount", "/usr/lib/systemd/system/run-dotd.bpf.mount"),
     ("packaging/dotd.sysusers", "/usr/lib/sysusers.d/dotd.conf"),
     ("packaging/dotd.tmpfiles", "/usr/lib/tmpfiles.d/dotd.conf"),
     ("packaging/prometheus-alerts.yml", "/usr/share/doc/dotd/prometheus-alerts.yml"),

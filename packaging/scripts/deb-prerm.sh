@@ -7,3 +7,4 @@ set -e
 if [ -d /run/systemd/system ]; then systemctl disable --now dotd.service; fi
 # What a dotd that crashed left attached; another network namespace's is not ours to see.
 /usr/bin/dotd xdp detach || echo "dotd: XDP was not detached (above)" >&2
+if [ -d /run/systemd/system ]; then systemctl stop run-dotd.bpf.mount || :; fi

@@ -3,5 +3,6 @@
 if [ "$1" -eq 0 ]; then
     if [ -d /run/systemd/system ]; then systemctl disable --now dotd.service; fi
     /usr/bin/dotd xdp detach || echo "dotd: XDP was not detached (above)" >&2
+    if [ -d /run/systemd/system ]; then systemctl stop run-dotd.bpf.mount || :; fi
 fi
 exit 0

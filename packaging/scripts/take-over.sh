@@ -4,6 +4,8 @@
 # serves: systemd restarts it then. A build that fails for another reason would fail at a restart too, and the old one continues to serve.
 take_over() {
     systemctl --quiet is-active dotd.service || return 0
+    # An earlier build had its pins elsewhere: the new one takes them along. Where it cannot be mounted, they stay there.
+    systemctl start run-dotd.bpf.mount || echo "dotd: /run/dotd.bpf was not mounted (above)" >&2
     status=0
     dotd upgrade || status=$?
     case $status in

@@ -1,6 +1,6 @@
 //! The folder of pins for this schema, network namespace and boot, which only root may enter.
 //!
-//! Before: the BPF file system, which is mounted here if necessary. After: open folders; their content comes from a
+//! Before: the BPF file system: the one that is mounted for dotd alone, or the usual one, which is mounted here if necessary. After: open folders; their content comes from a
 //! dotd that ran as root, or was removed.
 //! Holds: each step by the descriptor of the step before, without links and within this file system. A folder that
 //! belongs to another user (/sys/fs/bpf is open to every user if it was mounted by hand) is taken over, and its content
@@ -36,7 +36,10 @@ use super::XdpError;
 use crate::disk;
 
 /// Its usual place since Linux 4.4.
-const BPFFS: &str = "/sys/fs/bpf";
+pub(super) const USUAL: &str = "/sys/fs/bpf";
+/// Where packaging/run-dotd.bpf.mount mounts one for dotd alone: systemd makes all of /sys read-only for a unit with
+/// ProtectKernelTunables=.
+const OWN: &str = "/run/dotd.bpf";
 /// dotd's folder in it.
 pub(super) const ROOT: &str = "dotd";
 /// The number of links in place of dotd's folders that are removed before this fails: another process has only a moment
@@ -61,6 +64,8 @@ pub(super) struct Folders {
     pub(super) own: File,
     /// The folder with the folders of all schemas.
     pub(super) root: File,
+    /// They are not in the usual place.
+    pub(super) is_elsewhere: bool,
     /// The innermost folder first, each with the name of dotd's folder in it.
     pub(super) parents: Vec<(File, OsString)>,
 }
@@ -68,9 +73,11 @@ pub(super) struct Folders {
 impl Folders {
     /// Opens the folders, or makes them.
     pub(super) fn open() -> Result<Self, XdpError> {
-        let file_system = file_system()?;
+        let own = own_file_system();
+        let is_elsewhere = own.is_some();
+        let (place, file_system) = own.map_or_else(|| Ok((USUAL, file_system()?)), |own| Ok((OWN, own)))?;
         let (schema, own_name) = (format!("v{SCHEMA}"), identity()?);
-        let path = Path::new(BPFFS).join(ROOT).join(&schema).join(&own_name);
+        let path = Path::new(place).join(ROOT).join(&schema).join(&own_name);
         let step = |parent: &File, name: &str| {
             enter(parent, name).map_err(|errno| XdpError::Pins {
                 path: path.display().to_string(),
@@ -82,7 +89,7 @@ impl Folders {
         let own = step(&of_schema, &own_name)?;
         let reopened = root.try_clone().map_err(at(&path))?;
         let parents = vec![(of_schema, own_name.into()), (root, schema.into()), (file_system, ROOT.into())];
-        Ok(Self { path, own, root: reopened, parents })
+        Ok(Self { path, own, root: reopened, is_elsewhere, parents })
     }
 }
 
@@ -98,24 +105,34 @@ pub(super) fn identity() -> Result<String, XdpError> {
     Ok(format!("{cookie}-{}", boot_id.trim()))
 }
 
-/// The BPF file system itself; mounted if necessary.
+/// The one that is mounted for dotd alone. One that another user could enter is not used.
+fn own_file_system() -> Option<File> {
+    let opened = disk::open_folder(Path::new(OWN)).ok()?;
+    let is_closed = opened.metadata().is_ok_and(|found| found.mode() & 0o077 == 0);
+    (is_bpf(&opened) && is_ours(&opened) && is_closed).then_some(opened)
+}
+
+pub(super) fn is_bpf(opened: &File) -> bool {
+    fstatfs(opened).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// The BPF file system in its usual place; mounted if necessary.
 fn file_system() -> Result<File, XdpError> {
-    let path = Path::new(BPFFS);
+    let path = Path::new(USUAL);
     let open = || {
         let opened = disk::open_folder(path).map_err(at(path))?;
-        let is_bpf = fstatfs(&opened).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC);
-        Ok(is_bpf.then_some(opened))
+        Ok(is_bpf(&opened).then_some(opened))
     };
     if let Some(opened) = open()? {
         return Ok(opened);
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("bpf"), BPFFS, Some("bpf"), flags, Some("mode=0700")).map_err(|errno| XdpError::Pins {
-        path: BPFFS.into(),
+    mount(Some("bpf"), USUAL, Some("bpf"), flags, Some("mode=0700")).map_err(|errno| XdpError::Pins {
+        path: USUAL.into(),
         reason: format!("no BPF file system, and mounting one failed: {}", errno.desc()),
     })?;
     open()?.ok_or_else(|| XdpError::Pins {
-        path: BPFFS.into(),
+        path: USUAL.into(),
         reason: "this folder is not a BPF file system".into(),
     })
 }
@@ -153,7 +170,7 @@ pub(super) fn is_ours(folder: &File) -> bool {
 /// in it. If something cannot be removed, it stays there, closed to all others, under a name that is not used.
 fn put_aside(parent: &File, name: &str, folder: &File) -> Result<(), Errno> {
     let owner = folder.metadata().map_or(0, |found| found.uid());
-    tracing::warn!("{BPFFS}: {name} could be written by uid {owner}: nothing in it is used");
+    tracing::warn!("BPF file system: {name} could be written by uid {owner}: nothing in it is used");
     fchown(folder, Some(geteuid()), Some(getegid()))?;
     fchmod(folder, Mode::S_IRWXU)?;
     // The name has no dots, because the BPF file system reserves names with dots.

@@ -37,6 +37,7 @@ mod list;
 mod load;
 mod local;
 mod mapped;
+mod moved;
 mod netlink;
 mod notices;
 pub mod object;
@@ -44,6 +45,7 @@ mod object_parts;
 #[cfg(feature = "debug-log")]
 mod packet_log;
 mod paths;
+mod pinned;
 mod pins;
 mod presence;
 mod proofs;

@@ -2,7 +2,7 @@
 //!
 //! Before: `folder` opened the private folder. After: a successor finds the links of a crashed predecessor and replaces
 //! its program without a gap; after an orderly end nothing is left.
-//! Holds: `/sys/fs/bpf/dotd/v<schema>/<network namespace and boot>`, by descriptors. Pins stay root's, and no other
+//! Holds: `dotd/v<schema>/<network namespace and boot>` in /sys/fs/bpf or in a BPF file system of dotd's own, by descriptors. Pins stay root's, and no other
 //! user may enter: a pin can be opened by path to detach a link, or to write a map.
 //! Never: reuses a map without comparing its shape: the kernel half would misread it; gives a pin or folder to another
 //! user.
@@ -31,7 +31,7 @@ use super::{
     error::innermost,
     folder::{self, Folders},
     link::Link,
-    stale,
+    moved, stale,
 };
 use crate::disk;
 
@@ -45,6 +45,9 @@ impl Pins {
     /// Opens the folder, or makes it, and removes what dotds of other versions left.
     pub(super) fn open() -> Result<Self, XdpError> {
         let folders = Folders::open()?;
+        if folders.is_elsewhere {
+            moved::take(&folders.own, is_link)?;
+        }
         stale::adopt(&folders.root, &folders.own, is_link)?;
         Ok(Self { folders })
     }

@@ -28,9 +28,7 @@ use crate::disk;
 /// `is_link`: whether a pin of a name is a link.
 pub(super) fn adopt(root: &File, ours: &File, is_link: fn(&str) -> bool) -> Result<(), XdpError> {
     let own = format!("v{SCHEMA}");
-    // Up to schema 3 a namespace was its inode.
-    let inode = fs::metadata("/proc/thread-self/ns/net").map(|found| found.ino().to_string()).ok();
-    let names: Vec<String> = inode.into_iter().chain([folder::identity()?]).collect();
+    let names = namespaces()?;
     for schema in folder::names(root).into_iter().filter(|name| *name != own) {
         let Ok(of_schema) = disk::open_folder_in(root, &schema) else { continue };
         if !is_ours(&of_schema) {
@@ -47,6 +45,12 @@ pub(super) fn adopt(root: &File, ours: &File, is_link: fn(&str) -> bool) -> Resu
         let _ = unlinkat(root, schema.as_str(), UnlinkatFlags::RemoveDir);
     }
     Ok(())
+}
+
+/// The names of this network namespace in the folder of a schema: up to schema 3 it was an inode.
+pub(super) fn namespaces() -> Result<Vec<String>, XdpError> {
+    let inode = fs::metadata("/proc/thread-self/ns/net").map(|found| found.ino().to_string()).ok();
+    Ok(inode.into_iter().chain([folder::identity()?]).collect())
 }
 
 /// Takes the links, and removes the maps, unless a dotd of that version holds them.
@@ -80,7 +84,7 @@ fn take_from(left: File, schema: &str, ours: &File, is_link: fn(&str) -> bool) -
 }
 
 /// Whether a name is a pin, and not a symbolic link.
-fn is_pin(folder: &File, name: &str) -> bool {
+pub(super) fn is_pin(folder: &File, name: &str) -> bool {
     let found = fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW);
     found.is_ok_and(|found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG)
 }

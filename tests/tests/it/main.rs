@@ -99,6 +99,8 @@ mod openings;
 mod operator;
 /// Spans of traced clients, as a collector and backends get them.
 mod otlp;
+/// Pins in a BPF file system of dotd's own, and those that an earlier build left in the usual one.
+mod own_bpffs;
 /// The packages of `cargo xtask dist`: what is in them, that they are the same each time, that what they install works.
 mod packages;
 /// The units of `packaging/`: systemd accepts them, and dotd has the commands that they run.

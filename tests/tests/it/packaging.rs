@@ -9,9 +9,10 @@ use dot_tests::{
     require,
 };
 
-const UNITS: [(&str, &str); 2] = [
+const UNITS: [(&str, &str); 3] = [
     ("dotd.service", include_str!("../../../packaging/dotd.service")),
     ("dotd-detach.service", include_str!("../../../packaging/dotd-detach.service")),
+    ("run-dotd.bpf.mount", include_str!("../../../packaging/run-dotd.bpf.mount")),
 ];
 
 /// The values of `key=` in a unit, line by line.
@@ -44,7 +45,7 @@ fn dotd_has_what_the_units_run() {
     for (name, text) in UNITS {
         let keys = ["ExecStartPre", "ExecStart", "ExecReload", "ExecStopPost"];
         let commands: Vec<_> = keys.iter().flat_map(|key| values(text, key)).collect();
-        assert!(!commands.is_empty(), "{name}");
+        assert_eq!(commands.is_empty(), name.ends_with(".mount"), "{name}");
         for command in commands {
             let words = command
                 .trim_start_matches('-')
@@ -111,10 +112,10 @@ fn a_package_restarts_only_what_cannot_hand_over() {
 
 /// Goal: the unit leaves the keeper the rights that it needs, and sends a reload to a process that can handle it.
 /// Method: the capabilities by name, ExecReload, the folders that systemd must not take back, the calls by which the
-/// engine confines itself, and the process that gets the signal at a stop.
+/// engine confines itself, the folders of pins, and the process that gets the signal at a stop.
 #[test]
 fn the_unit_leaves_the_keeper_its_rights() {
-    let [(_, unit), (_, detach)] = UNITS;
+    let [(_, unit), (_, detach), (own, bpffs)] = UNITS;
     let bounding = values(unit, "CapabilityBoundingSet").concat();
     // With these alone `least_rights::` has it start, reload, hand over and end.
     let needed = "CAP_NET_BIND_SERVICE CAP_BPF CAP_PERFMON CAP_NET_ADMIN CAP_SETUID CAP_SETGID CAP_SETPCAP";
@@ -129,7 +130,19 @@ fn the_unit_leaves_the_keeper_its_rights() {
     // What a restart keeps is root's, and a stop removes it.
     assert_eq!(values(unit, "RuntimeDirectoryPreserve"), ["restart"]);
     assert!(values(unit, "ExecStart").concat().contains("--restart-dir /run/dotd-restart"));
-    let calls = values(unit, "SystemCallFilter").concat();
+    // Pins are not in /sys, which systemd makes read-only for the unit: dotd finds a BPF file system of its own at this place, and
+    // uses it if no other user may enter it.
+    assert_eq!(values(unit, "ProtectKernelTunables"), ["yes"]);
+    assert!(
+        ["After", "Wants"].iter().all(|key| values(unit, key).concat().split(' ').any(|found| found == own))
+    );
+    let place = values(bpffs, "Where").concat();
+    assert!(
+        place == "/run/dotd.bpf" && values(unit, "ReadWritePaths").concat().contains(&format!("-{place}"))
+    );
+    assert!(values(bpffs, "Options").concat().contains("mode=0700"));
+    assert!(values(detach, "ReadWritePaths").concat().contains(&format!("/sys/fs/bpf -{place}")));
+    let calls = values(unit, "SystemCallFilter").join(" ");
     for call in ["seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"] {
         assert!(
             calls.split(' ').any(|found| found == call),

@@ -121,7 +121,9 @@ user=$(ps -o user= -p "$(engine | cut -d' ' -f1)")
 capabilities=$(sed -n 's/^CapEff:\t*//p' /proc/"$(engine | cut -d' ' -f1)"/status)
 [ "$capabilities" = 0000000000000000 ] || failure="${failure}the engine has capabilities $capabilities; "
 want "no XDP on dot0" has_xdp
-done_ "engine: user $user, capabilities $capabilities; $(dotd xdp show | sed -n '/dot0/{s/  */ /g;p;q}')"
+capabilities_of_main=$(sed -n 's/^CapPrm:\t*//p' /proc/"$(main)"/status)
+want "no pins in /run/dotd.bpf" test -d /run/dotd.bpf/dotd
+done_ "engine: user $user, capabilities $capabilities; main process: $capabilities_of_main; pins in /run/dotd.bpf; $(dotd xdp show | sed -n '/dot0/{s/  */ /g;p;q}')"
 
 step kdig
 if ! eventually ask; then
@@ -264,6 +266,7 @@ want "XDP stays" lacks_xdp
 refuse "the port is open" ask
 result=$(systemctl show -P Result dotd)
 [ "$result" = success ] || failure="${failure}its result is $result; "
+refuse "pins stay" test -e /run/dotd.bpf/dotd
 done_ "XDP off, port closed, result $result"
 
 step remove
@@ -272,6 +275,7 @@ want "no answer before it" eventually ask
 want "dpkg -r fails" dpkg -r dotd
 want "XDP stays" lacks_xdp
 refuse "the unit stays enabled" test -e /etc/systemd/system/multi-user.target.wants/dotd.service
+refuse "its BPF file system stays" test -e /run/dotd.bpf
 want "the config is gone" test -s $config
 want "the state is gone" test -d /var/lib/dotd
 done_ "stopped, XDP off; config and state stay"

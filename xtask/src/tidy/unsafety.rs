@@ -82,6 +82,7 @@ const FILES: &[(&str, &str)] = &[
     ("dot-userspace/src/xdp/interfaces.rs", "names kernel link types; no unsafe"),
     ("dot-userspace/src/xdp/mapped.rs", "maps a BPF map into our memory: aya does not"),
     ("dot-userspace/src/xdp/worker_status.rs", "promises that its entries are words that any octets may be"),
+    ("dot-userspace/src/xdp/pinned.rs", "opens, pins and detaches BPF objects of any kind: aya does not"),
     ("dot-userspace/src/xdp/ring.rs", "promises tokio that the ring keeps its descriptor"),
     ("dot-userspace/src/xdp/steering.rs", "SO_ATTACH_REUSEPORT_CBPF: socket2 and nix do not have it"),
     (

@@ -46,6 +46,12 @@ pub const REFUSED: &[Act] = &[
     ("a file by its handle", || call(libc::SYS_open_by_handle_at, [0; 4])),
     ("another personality", || call(libc::SYS_personality, [0; 4])),
     ("a terminal's input", || call(libc::SYS_ioctl, [0, libc::TIOCSTI as i64, 0, 0])),
+    ("the CPUs of the keeper", || {
+        call(libc::SYS_sched_setaffinity, [i64::from(nix::unistd::getppid().as_raw()), 0, 0, 0])
+    }),
+    ("the priority of the keeper", || {
+        call(libc::SYS_setpriority, [0, i64::from(nix::unistd::getppid().as_raw()), 19, 0])
+    }),
     ("the limits of another process", || {
         call(libc::SYS_prlimit64, [i64::from(nix::unistd::getppid().as_raw()), 0, 0, 0])
     }),

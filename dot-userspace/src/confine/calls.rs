@@ -121,7 +121,6 @@ const PLAIN: &[i64] = &[
     libc::SYS_rt_sigreturn,
     libc::SYS_rt_sigtimedwait,
     libc::SYS_sched_getaffinity,
-    libc::SYS_sched_setaffinity,
     libc::SYS_sched_yield,
     libc::SYS_set_robust_list,
     libc::SYS_set_tid_address,
@@ -237,7 +236,7 @@ fn allowed() -> Result<Rules, BackendError> {
 const SOCKET_KIND: u64 = 0xf;
 
 /// Calls whose argument at a place must be one of these.
-fn with_argument() -> [(i64, u8, Vec<u64>); 6] {
+fn with_argument() -> [(i64, u8, Vec<u64>); 7] {
     let numbers = |numbers: &[i32]| numbers.iter().map(|number| *number as u64).collect::<Vec<_>>();
     let requests = [libc::FIONBIO, libc::FIONREAD, libc::FIOCLEX, libc::TIOCOUTQ, libc::TCGETS];
     let options = [
@@ -265,6 +264,8 @@ fn with_argument() -> [(i64, u8, Vec<u64>); 6] {
         // Its own limits, and signals to its own threads: how the C library aborts.
         (libc::SYS_prlimit64, 0, vec![0]),
         (libc::SYS_tgkill, 0, vec![u64::from(process::id())]),
+        // Its own CPUs: while the keeper waits, its effective user is the engine's, who could choose its CPUs too.
+        (libc::SYS_sched_setaffinity, 0, vec![0]),
         (libc::SYS_bpf, 0, BPF_COMMANDS.to_vec()),
     ]
 }

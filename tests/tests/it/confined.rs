@@ -45,7 +45,7 @@ fn acts(dotd: &Server) -> BTreeMap<String, Option<String>> {
 
 /// Goal: an engine that is taken over can start no program, reach only its own files, make no executable memory,
 /// listener or process, and change nothing in the kernel; dotd needs none of these. Method: the engine tries each act,
-/// as root and as another user; queries, a reload and an orderly end beside it.
+/// as root and as another user; queries, a reload and an orderly end beside it.
 #[test]
 fn every_forbidden_act_is_refused() {
     require!(Root, Command("kdig"));

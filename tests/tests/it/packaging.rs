@@ -149,6 +149,9 @@ fn the_unit_leaves_the_keeper_its_rights() {
             "the engine cannot confine itself without {call}"
         );
     }
+    // Sets of which @system-service has more than dotd needs; systemd applies the lines in their order.
+    let filters = values(unit, "SystemCallFilter");
+    assert_eq!(filters[1..], ["~@resources @aio @chown @keyring @memlock", "sched_setaffinity prlimit64"]);
     assert_eq!(values(unit, "KillMode"), ["mixed"]);
     assert_eq!(values(unit, "OnFailure"), ["dotd-detach.service"]);
     // Without it systemd 254 and later start dotd-detach at each crash, also when they start dotd again.

@@ -24,7 +24,9 @@ use dot_userspace::{
     config::{self, MisuseAction},
     dns::{self, Asked, Hop, Labels, Query, Told, framing::cut_message},
     ledger::{Disposal, Stage, WorkerCounters},
+    octets::Octets,
     policy::{Access, Index, Member, Misuse, Names, Suspect, Tenants},
+    tls::records::Records,
 };
 use tokio::time::Instant;
 
@@ -44,6 +46,8 @@ pub type Admitting = (Access, SocketAddr, IpAddr);
 pub type Ruled = (Index, Vec<u8>, usize);
 /// Counts of misuse, a client, its query, and the answer.
 pub type Watched = (Misuse, Suspect, Vec<u8>, Vec<u8>);
+/// An established connection, a record with a query, an answer, and room for replies and for its record.
+pub type Exchange = (Records, Vec<u8>, Vec<u8>, [Vec<u8>; 2]);
 /// Tenants, a listener and a client.
 pub type Grouped = (Tenants, SocketAddr, IpAddr);
 
@@ -100,6 +104,37 @@ pub fn record(counters: &WorkerCounters) -> u64 {
         nanoseconds += nanoseconds / 8;
     }
     nanoseconds
+}
+
+/// Steps 6 and 9: the record of a query is opened, and its answer is sealed.
+pub fn exchange((server, wire, answer, [replies, out]): &mut Exchange) -> usize {
+    let taken = server.open(black_box(wire), replies);
+    if server.seal(black_box(answer), out).is_err() {
+        return 0;
+    }
+    taken.plaintext.len() + out.len()
+}
+
+/// The input of [`exchange`] after another exchange, in TLS 1.3 with AES-128; `is_at_rest`: the session was idle meanwhile.
+pub fn to_exchange(is_at_rest: bool) -> Exchange {
+    let side = |client: u8, server: u8| {
+        let form = [&[13, 0][..], &[0; 16], &[client; 32], &[server; 32], &[0; 5]].concat();
+        Records::read(&mut Octets::new(&form)).expect("two secrets")
+    };
+    // For the other side the client is the server.
+    let (server, mut client) = (side(1, 2), side(2, 1));
+    let mut say = |wire: &mut Vec<u8>| client.seal(&framed(1), wire).expect("a new key");
+    let mut prepared = (server, Vec::new(), vec![7; 470], [Vec::with_capacity(64), Vec::with_capacity(600)]);
+    say(&mut prepared.1);
+    assert!(exchange(&mut prepared) > 470, "a query and an answer");
+    let (server, wire, _, [_, out]) = &mut prepared;
+    wire.clear();
+    out.clear();
+    say(wire);
+    if is_at_rest {
+        server.rest();
+    }
+    prepared
 }
 
 /// Step 6: a hundred messages are cut out of the read buffer.

@@ -8,7 +8,7 @@
 
 mod cases;
 
-use cases::{Admitting, Cached, Forwarding, Framed, Grouped, Responding, Ruled, Watched};
+use cases::{Admitting, Cached, Exchange, Forwarding, Framed, Grouped, Responding, Ruled, Watched};
 use dot_common::rate::Rate;
 use gungraun::prelude::*;
 
@@ -37,6 +37,18 @@ fn stage_100(
 #[bench::case(cases::framed(100))]
 fn framing_100(stream: Vec<u8>) -> (usize, Vec<u8>) {
     (cases::cut(&stream), stream)
+}
+
+#[library_benchmark]
+#[bench::case(cases::to_exchange(false))]
+fn records(mut prepared: Exchange) -> (usize, Exchange) {
+    (cases::exchange(&mut prepared), prepared)
+}
+
+#[library_benchmark]
+#[bench::case(cases::to_exchange(true))]
+fn records_after_rest(mut prepared: Exchange) -> (usize, Exchange) {
+    (cases::exchange(&mut prepared), prepared)
 }
 
 #[library_benchmark]
@@ -109,6 +121,8 @@ library_benchmark_group!(
         rate_100,
         stage_100,
         framing_100,
+        records,
+        records_after_rest,
         query_parse,
         triage,
         cache_hit,

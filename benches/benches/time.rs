@@ -40,6 +40,18 @@ fn framing_100(bencher: Bencher<'_, '_>) {
 }
 
 #[divan::bench]
+fn records(bencher: Bencher<'_, '_>) {
+    let inputs = bencher.with_inputs(|| cases::to_exchange(false));
+    inputs.bench_local_values(|mut prepared| (cases::exchange(&mut prepared), prepared));
+}
+
+#[divan::bench]
+fn records_after_rest(bencher: Bencher<'_, '_>) {
+    let inputs = bencher.with_inputs(|| cases::to_exchange(true));
+    inputs.bench_local_values(|mut prepared| (cases::exchange(&mut prepared), prepared));
+}
+
+#[divan::bench]
 fn query_parse(bencher: Bencher<'_, '_>) {
     let message = cases::query();
     bencher.bench_local(|| cases::parse(&message));

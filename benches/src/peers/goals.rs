@@ -102,7 +102,7 @@ const GOALS: &[Goal] = &[
     goal("p99 at the offered rate, µs", P99, Measure::Floor, 1.2),
     cached("p99 at the offered rate, cached, µs", P99, Measure::BestPeer, 1.0),
     cached("p99 at the offered rate, cached, µs", P99, Measure::Floor, 1.2),
-    goal("own memory of an idle connection, KiB", Figure::Idle, Measure::Number, 4.0),
+    goal("own memory of an idle connection, KiB", Figure::Idle, Measure::Number, 3.0),
     // A datagram may cost a call of its own where the kernel cannot take many at once.
     Goal {
         ours: UDP,

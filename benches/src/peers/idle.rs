@@ -37,6 +37,8 @@ const CONNECTING_MAX: usize = 32;
 /// cost of each connection.
 const WARM_UP: u32 = 32;
 const SETTLE: Duration = Duration::from_millis(300);
+/// How long connections rest before they are weighed: dotd gives up what an idle one does not need after some seconds, and others may.
+const REST: Duration = Duration::from_secs(10);
 
 /// A peer's weight for each of `connections`, in KiB.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,7 +94,7 @@ fn weigh(peer: &Peer, connections: u32) -> Result<Idle> {
     thread::sleep(SETTLE);
     let before = Memory::of(peer.process.pid());
     let open = local.block_on(&runtime, open(&clients, connections))?;
-    thread::sleep(SETTLE);
+    thread::sleep(REST);
     let after = Memory::of(peer.process.pid());
     let each = |after: u64, before: u64| after.saturating_sub(before) as f64 / open.len() as f64;
     Ok(Idle {

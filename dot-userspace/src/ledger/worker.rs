@@ -96,6 +96,8 @@ counters! {
     RecordsRead13 = "tls_records", "read_tls13", version = "1.3";
     /// TLS records that sessions read, TLS 1.2.
     RecordsRead12 = "tls_records", "read_tls12", version = "1.2";
+    /// Idle sessions that freed the memory of their keys, which their next message makes again.
+    Rested = "sessions", "rested";
     /// Sessions ended by the client: close_notify or FIN.
     EndClient = "session_ends", "client";
     /// Reset or another transport error.

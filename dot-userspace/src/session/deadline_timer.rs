@@ -1,6 +1,6 @@
 //! One timer for all deadlines of a session. It is reset only for an earlier deadline.
 //!
-//! Before: `session` knows its next deadline. After: the session is polled again, or ends.
+//! Before: `session` knows its next deadline. After: the session is polled again, acts, or ends.
 //! Never: resets the timer when the deadline moves later; it fires, and is then set again.
 
 use std::{
@@ -13,6 +13,15 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::SessionEnd;
+
+/// What is due at a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// The idle link can free its memory.
+    Rest,
+    /// The session ends.
+    End(SessionEnd),
+}
 
 /// A session's timer.
 pub(super) struct DeadlineTimer {
@@ -41,22 +50,22 @@ impl DeadlineTimer {
         }
     }
 
-    /// Ready with the end if `deadline` has passed; otherwise the timer fires then.
+    /// Ready with what is due if the deadline has passed; otherwise the timer fires then.
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
         now: Instant,
-        (at, end): (Instant, SessionEnd),
-    ) -> Poll<SessionEnd> {
+        (at, due): (Instant, Due),
+    ) -> Poll<Due> {
         if at <= now {
-            return Poll::Ready(end);
+            return Poll::Ready(due);
         }
         if at < self.sleep.deadline() {
             self.sleep.as_mut().reset(at);
         }
         while self.sleep.as_mut().poll(context).is_ready() {
             if at <= Instant::now() {
-                return Poll::Ready(end);
+                return Poll::Ready(due);
             }
             self.sleep.as_mut().reset(at);
         }

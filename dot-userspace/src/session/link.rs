@@ -27,6 +27,14 @@ pub trait Link {
     /// Whether part of a record has arrived, which becomes readable only with the rest.
     fn is_mid_record(&self) -> bool;
 
+    /// Whether [`Link::rest`] would free something.
+    fn may_rest(&self) -> bool {
+        false
+    }
+
+    /// Frees the memory that the link needs only while it is used; the next use takes it again.
+    fn rest(&mut self) {}
+
     /// Takes all of `content`, unless too much waits in [`Link::unsent`]; `out` is a work buffer.
     ///
     /// # Errors
@@ -84,6 +92,14 @@ impl Link for tls::Stream {
 
     fn is_mid_record(&self) -> bool {
         self.is_mid_record()
+    }
+
+    fn may_rest(&self) -> bool {
+        self.may_rest()
+    }
+
+    fn rest(&mut self) {
+        self.rest();
     }
 
     fn send(&mut self, context: &mut Context<'_>, content: &[u8], out: &mut Vec<u8>) -> io::Result<()> {

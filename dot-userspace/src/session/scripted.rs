@@ -38,6 +38,8 @@ pub struct Scripted<F> {
     unsent: usize,
     is_taking: Rc<Cell<bool>>,
     lingers: bool,
+    /// `None`: it has nothing to free.
+    may_rest: Option<Rc<Cell<bool>>>,
 }
 
 impl<F: FnMut(&mut [u8]) -> Read> Scripted<F> {
@@ -48,12 +50,17 @@ impl<F: FnMut(&mut [u8]) -> Read> Scripted<F> {
 
     /// A client that takes everything at once while `is_taking`, and nothing otherwise.
     pub fn taking(is_taking: Rc<Cell<bool>>, read: F) -> Self {
-        Self { read, unsent: 0, is_taking, lingers: false }
+        Self { read, unsent: 0, is_taking, lingers: false, may_rest: None }
     }
 
     /// A client whose kernel acknowledges nothing and that never closes: a session that is over waits for it.
     pub fn lingering(read: F) -> Self {
         Self { lingers: true, ..Self::new(read) }
+    }
+
+    /// A client whose connection has memory to free while `may_rest`.
+    pub fn resting(may_rest: &Rc<Cell<bool>>, read: F) -> Self {
+        Self { may_rest: Some(Rc::clone(may_rest)), ..Self::new(read) }
     }
 }
 
@@ -64,6 +71,14 @@ impl<F: FnMut(&mut [u8]) -> Read> Link for Scripted<F> {
 
     fn is_mid_record(&self) -> bool {
         false
+    }
+
+    fn may_rest(&self) -> bool {
+        self.may_rest.as_ref().is_some_and(|may_rest| may_rest.get())
+    }
+
+    fn rest(&mut self) {
+        self.may_rest.iter().for_each(|may_rest| may_rest.set(false));
     }
 
     fn send(&mut self, _: &mut Context<'_>, content: &[u8], _: &mut Vec<u8>) -> io::Result<()> {

@@ -1,5 +1,7 @@
 //! Unit tests of a session as part of its worker: it is small, its turns are bounded, and it gives up its place.
 
+mod rest;
+
 use std::{
     cell::Cell,
     future::Future,

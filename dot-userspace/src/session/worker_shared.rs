@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::{
     Fill, Inbox, Moving, SharedAnswers,
     clients::{Clients, Row},
+    freed::Freed,
     limits::Limits,
     linger::Lingering,
     misused::Watch,
@@ -92,6 +93,8 @@ pub struct WorkerShared {
     /// This hop's EDNS options for clients at present.
     hop: Cell<Hop>,
     pub(super) sessions: RefCell<HashMap<u64, Rc<Inbox>>>,
+    /// Memory that sessions at rest have freed.
+    pub(super) freed: Freed,
     /// Octets that wait for each session's client.
     pub(super) debts: Debts,
     /// Sessions that are over and whose clients have not taken everything.
@@ -138,6 +141,7 @@ impl WorkerShared {
             fill: Cell::default(),
             hop: Cell::new(Hop { padding: false, keepalive_100ms: None }),
             sessions: RefCell::default(),
+            freed: Freed::default(),
             debts: Debts::new(limits.prefix_bits, &counters),
             lingering: Lingering::new(&counters),
             next_session: Cell::new(0),

@@ -1,8 +1,8 @@
 //! The content of TLS records: one key for each direction.
 //!
 //! Before: rustls agreed on the secrets. After: a record's octets are decrypted, or encrypted, in place.
-//! Holds: a key, its IV and the number of the next record.
-//! Never: uses a number twice, allocates, or says why a record cannot be opened, because a forger must not learn it.
+//! Holds: a key, its IV and the number of the next record; at rest, the number and what the key does not say.
+//! Never: uses a number twice, allocates for a record, or says why a record cannot be opened, because a forger must not learn it.
 //!
 //! Source: RFC 8446 §5.2 to §5.5, RFC 5246 §6.2.3.3, RFC 5288 §3, RFC 7905 §2.
 
@@ -86,11 +86,14 @@ pub enum CipherError {
     Typeless,
     /// The key has been used for its number of records.
     WornOut,
+    /// The key is at rest: nothing was done, and after [`Cipher::wake`] it can be.
+    AtRest,
 }
 
 /// One direction's key.
 pub struct Cipher {
-    key: LessSafeKey,
+    /// As the AEAD uses it, some 600 octets, which aws-lc overwrites when it frees them. `None`: at rest.
+    key: Option<LessSafeKey>,
     iv: [u8; NONCE_OCTETS],
     number: u64,
     shape: Shape,
@@ -134,8 +137,38 @@ impl Cipher {
         number: u64,
         is_tls13: bool,
     ) -> Option<Self> {
+        let mut made = Self::at_rest(suite, iv, number, is_tls13);
+        made.wake(suite, key, iv)?;
+        Some(made)
+    }
+
+    /// A key that is at rest: `number` is the next record's. `iv` may be zero if [`Cipher::wake`] will give it.
+    #[must_use]
+    pub fn at_rest(suite: Suite, iv: [u8; NONCE_OCTETS], number: u64, is_tls13: bool) -> Self {
+        Self { key: None, iv, number, shape: suite.shape(is_tls13) }
+    }
+
+    /// Frees the key's memory, until [`Cipher::wake`] gives the key again. The number stays.
+    pub fn rest(&mut self) {
+        self.key = None;
+    }
+
+    /// Whether the key is at rest.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.key.is_none()
+    }
+
+    /// Ends the rest, or replaces the key by itself. `None`: the key has another length than the suite's, or was given
+    /// away; nothing has changed.
+    #[must_use]
+    pub fn wake(&mut self, suite: Suite, key: &[u8], iv: [u8; NONCE_OCTETS]) -> Option<()> {
+        if self.number == GIVEN_AWAY {
+            return None;
+        }
         let key = UnboundKey::new(suite.algorithm(), key).ok()?;
-        Some(Self { key: LessSafeKey::new(key), iv, number, shape: suite.shape(is_tls13) })
+        (self.key, self.iv) = (Some(LessSafeKey::new(key)), iv);
+        Some(())
     }
 
     /// The next key of a connection in TLS 1.3: its records count from 0. `None`: the key has another length than the
@@ -157,14 +190,15 @@ impl Cipher {
 
     /// Makes this key seal and open nothing any more: another process continues with its numbers.
     pub(super) fn give_away(&mut self) {
-        (self.iv, self.number) = ([0; NONCE_OCTETS], GIVEN_AWAY);
+        (self.key, self.iv, self.number) = (None, [0; NONCE_OCTETS], GIVEN_AWAY);
     }
 
     /// Opens the whole record in `record`, in place.
     ///
     /// # Errors
-    /// [`CipherError`]; the connection must end.
+    /// [`CipherError`]; the connection must end, unless its key was at rest.
     pub fn open(&mut self, header: Header, record: &mut [u8]) -> Result<Opened, CipherError> {
+        let key = self.key.as_ref().ok_or(CipherError::AtRest)?;
         let (front, body) = record.split_at_mut_checked(HEADER_OCTETS).ok_or(CipherError::Forged)?;
         let explicit = if self.shape == Shape::Tls12Explicit { EXPLICIT_OCTETS } else { 0 };
         let (explicit_nonce, body) = body.split_at_mut_checked(explicit).ok_or(CipherError::Forged)?;
@@ -174,10 +208,10 @@ impl Cipher {
             Err(_) => self.nonce(),
         };
         let plaintext = if self.shape == Shape::Tls13 {
-            self.key.open_in_place(nonce, Aad::from(&*front), body)
+            key.open_in_place(nonce, Aad::from(&*front), body)
         } else {
             let aad = self.aad12(header.content_type, received_version(front), inner);
-            self.key.open_in_place(nonce, Aad::from(aad), body)
+            key.open_in_place(nonce, Aad::from(aad), body)
         };
         let plaintext = plaintext.map_err(|_| CipherError::Forged)?;
         self.number = self.number.saturating_add(1);
@@ -196,7 +230,8 @@ impl Cipher {
     /// Appends `content` to `out` as records of `content_type`.
     ///
     /// # Errors
-    /// [`CipherError::WornOut`]; records that were appended before are complete.
+    /// [`CipherError::WornOut`]; records that were appended before are complete. [`CipherError::AtRest`]; none was
+    /// appended.
     pub fn seal(&mut self, content_type: u8, content: &[u8], out: &mut Vec<u8>) -> Result<(), CipherError> {
         content.chunks(PLAINTEXT_OCTETS_MAX).try_for_each(|chunk| self.seal_one(content_type, chunk, out))
     }
@@ -206,6 +241,7 @@ impl Cipher {
         if self.number >= RECORDS_MAX + reserve {
             return Err(CipherError::WornOut);
         }
+        let key = self.key.as_ref().ok_or(CipherError::AtRest)?;
         let (outer, trailer, explicit) = match self.shape {
             Shape::Tls13 => (APPLICATION_DATA, 1, 0),
             Shape::Tls12 => (content_type, 0, 0),
@@ -223,10 +259,10 @@ impl Cipher {
         }
         let body = out.get_mut(start..).unwrap_or_default();
         let tag = if self.shape == Shape::Tls13 {
-            self.key.seal_in_place_separate_tag(nonce, Aad::from(header), body)
+            key.seal_in_place_separate_tag(nonce, Aad::from(header), body)
         } else {
             let aad = self.aad12(content_type, LEGACY_VERSION, chunk.len());
-            self.key.seal_in_place_separate_tag(nonce, Aad::from(aad), body)
+            key.seal_in_place_separate_tag(nonce, Aad::from(aad), body)
         };
         out.extend_from_slice(tag.map_err(|_| CipherError::WornOut)?.as_ref());
         self.number += 1;

@@ -1,7 +1,8 @@
 //! An established TLS connection without its socket: opens and seals records.
 //!
 //! Before: the handshake gave two keys. After: plaintext is at the place of its records; responses are sealed.
-//! Holds: the keys, the means to make the next ones, and how often the peer has sent useless records.
+//! Holds: the keys, the means to make them and the next ones, and how often the peer has sent useless records. At rest:
+//! those means alone; the first record of a direction makes its key again.
 //! Never: reads, writes, waits, copies octets that it can decrypt in place, or goes on after an invalid record.
 //!
 //! Source: RFC 8446 §4.6.3, §5 and §6; RFC 5246 §6 and §7.2.
@@ -104,6 +105,29 @@ impl Records {
         matches!(*self.keys, Keys::Changing(_))
     }
 
+    /// Frees the memory of both keys, until a record needs one. What makes them, and the numbers, stay.
+    pub fn rest(&mut self) {
+        self.opener.rest();
+        self.sealer.rest();
+    }
+
+    /// Whether both keys are at rest.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.opener.is_at_rest() && self.sealer.is_at_rest()
+    }
+
+    /// Makes the key of one side again (RFC 8446 §7.3). The number goes on.
+    #[cold]
+    #[inline(never)]
+    fn wake(&mut self, side: Side) -> Option<()> {
+        let cipher = if side == Side::Client { &mut self.opener } else { &mut self.sealer };
+        match &*self.keys {
+            Keys::Changing(secrets) => secrets.current(side, |suite, key, iv| cipher.wake(suite, key, iv))?,
+            Keys::Fixed(keys) => cipher.wake(keys.suite, keys.key(side), cipher.iv()),
+        }
+    }
+
     /// The session that the client may resume, unless the connection fails.
     pub(super) fn keep(&mut self, session: OfConnection) {
         self.session = Some(Box::new(session));
@@ -169,6 +193,10 @@ impl Records {
     ) -> Option<Closing> {
         let record = octets.get_mut(place.clone()).unwrap_or_default();
         let opened = match self.opener.open(header, record) {
+            Err(CipherError::AtRest) if self.wake(Side::Client).is_some() => self.opener.open(header, record),
+            opened => opened,
+        };
+        let opened = match opened {
             Ok(opened) => opened,
             Err(error) => return Some(Closing::Broken(alert_of(error))),
         };
@@ -217,15 +245,28 @@ impl Records {
     }
 
     fn renew_keys(&mut self, is_asked: bool, replies: &mut Vec<u8>) -> Option<()> {
-        let Keys::Changing(secrets) = &mut *self.keys else { return None };
-        self.opener = secrets.renew(Side::Client, Cipher::renewed)??;
+        self.opener = self.renewed(Side::Client)?;
         if is_asked {
             let [kind, high, middle, low] = key_update::FRONT;
             // Under the old key. Without this record the peer would not know the new key.
-            self.sealer.seal(HANDSHAKE, &[kind, high, middle, low, NOT_REQUESTED], replies).ok()?;
-            self.sealer = secrets.renew(Side::Server, Cipher::renewed)??;
+            self.seal_as(HANDSHAKE, &[kind, high, middle, low, NOT_REQUESTED], replies).ok()?;
+            self.sealer = self.renewed(Side::Server)?;
         }
         Some(())
+    }
+
+    fn renewed(&mut self, side: Side) -> Option<Cipher> {
+        let Keys::Changing(secrets) = &mut *self.keys else { return None };
+        secrets.renew(side, Cipher::renewed)?
+    }
+
+    fn seal_as(&mut self, content_type: u8, content: &[u8], out: &mut Vec<u8>) -> Result<(), CipherError> {
+        match self.sealer.seal(content_type, content, out) {
+            Err(CipherError::AtRest) if self.wake(Side::Server).is_some() => {
+                self.sealer.seal(content_type, content, out)
+            }
+            sealed => sealed,
+        }
     }
 
     /// Appends `content` to `out` as application data.
@@ -233,7 +274,7 @@ impl Records {
     /// # Errors
     /// [`CipherError::WornOut`]: the session has lasted as long as its key.
     pub fn seal(&mut self, content: &[u8], out: &mut Vec<u8>) -> Result<(), CipherError> {
-        self.sealer.seal(APPLICATION_DATA, content, out)
+        self.seal_as(APPLICATION_DATA, content, out)
     }
 
     /// Appends the alert for `closing`: close_notify, or the fault.
@@ -244,7 +285,7 @@ impl Records {
             Some(Closing::Notified) | None => [WARNING, CLOSE_NOTIFY],
         };
         // An exhausted key sends no alert; the FIN is enough.
-        let _ = self.sealer.seal(ALERT, &alert, out);
+        let _ = self.seal_as(ALERT, &alert, out);
     }
 }
 
@@ -265,6 +306,8 @@ fn alert_of(error: CipherError) -> u8 {
         CipherError::Overflow => RECORD_OVERFLOW,
         CipherError::Typeless => UNEXPECTED_MESSAGE,
         CipherError::Forged | CipherError::WornOut => BAD_RECORD_MAC,
+        // aws-lc had no memory for the key.
+        CipherError::AtRest => INTERNAL_ERROR,
     }
 }
 

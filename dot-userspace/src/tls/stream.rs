@@ -1,4 +1,4 @@
-//! An established TLS connection on its socket. An idle one holds two keys and no buffer.
+//! An established TLS connection on its socket. An idle one holds no buffer, and at rest its secrets in place of its keys.
 //!
 //! Before: `handshake` is done. After: `session` has plaintext in its worker's buffer; responses are sealed there.
 //! Holds: the beginning of an incomplete record, and sealed octets that the kernel has not taken.
@@ -96,6 +96,16 @@ impl Stream {
             has_ended: false,
             has_parted: false,
         }
+    }
+
+    /// Frees the memory of the keys, until a record needs them.
+    pub fn rest(&mut self) {
+        self.records.rest();
+    }
+
+    /// Whether [`Stream::rest`] would free something.
+    pub fn may_rest(&self) -> bool {
+        !self.records.is_at_rest()
     }
 
     /// Whether a part of a record has come and its rest has not.
@@ -240,8 +250,9 @@ impl Stream {
     pub fn poll_farewell(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         if !std::mem::replace(&mut self.has_parted, true) {
             self.records.farewell(self.closing, &mut self.unsent);
-            // No record is opened any more.
+            // No record is opened or sealed any more.
             self.carry = Vec::new();
+            self.records.rest();
         }
         while !self.unsent.is_empty() {
             ready!(self.tcp.poll_write_ready(context))?;

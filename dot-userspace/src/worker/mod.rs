@@ -235,6 +235,8 @@ async fn work(plan: Plan, (commands, arrived): (Receiver<Command>, Receiver<Arri
     tap::send_to(settings.tap.clone());
     let taking_turns = Rc::clone(&shared);
     spawn_local(supervise("turns", move || Rc::clone(&taking_turns).take_turns()));
+    let giving_back = Rc::clone(&shared);
+    spawn_local(supervise("freed memory", move || Rc::clone(&giving_back).give_back()));
     let accounts = Accounts::new(charges);
     let acceptor = Rc::new(Acceptor::new(Rc::clone(&shared), admission, accounts, status, &settings));
     let accepting = open(listeners, &acceptor);

@@ -143,6 +143,8 @@ mod reload;
 mod renewals;
 /// A restart, which differs from a stop: bans survive it, and a bad config does not end the service.
 mod restarts;
+/// Idle sessions whose keys are at rest: they go on, change keys, end and move as others do.
+mod resting;
 /// DNSSEC: a validator comes to the same verdict through dotd.
 mod rfc4035;
 /// TLS 1.2: session IDs.

@@ -76,6 +76,7 @@ const FILES: &[(&str, &str)] = &[
         "dot-userspace/src/session/do53/batch.rs",
         "recvmmsg and sendmmsg with addresses: no safe crate has both without allocating",
     ),
+    ("dot-userspace/src/session/freed.rs", "malloc_trim: no crate has it as a safe call"),
     ("dot-userspace/src/session/outq.rs", "SIOCOUTQ: neither nix nor socket2 has it as a safe call"),
     ("dot-userspace/src/xdp/attach.rs", "names kernel error numbers; no unsafe"),
     ("dot-userspace/src/xdp/folder.rs", "names SO_NETNS_COOKIE for nix; no unsafe"),

@@ -210,6 +210,8 @@ fn connections(registry: &mut Registry, snapshot: &Snapshot) {
     };
     let help = "TLS handshakes by kind, version and result";
     counters(registry, "handshakes", help, labelled("handshakes"));
+    let help = Counter::Rested.help();
+    counter(registry, "sessions_rested", help, snapshot.count(Counter::Rested));
     let help = "TLS records that sessions read, by version";
     counters(registry, "tls_records_read", help, labelled("tls_records"));
 }

@@ -94,7 +94,8 @@ fn record13(inner: &[u8]) -> Vec<u8> {
     let mut record = Vec::new();
     let header = put_header(&mut record, APPLICATION_DATA, inner.len() + TAG_OCTETS);
     let mut body = inner.to_vec();
-    sealer.key.seal_in_place_append_tag(sealer.nonce(), Aad::from(header), &mut body).unwrap();
+    let key = sealer.key.as_ref().unwrap();
+    key.seal_in_place_append_tag(sealer.nonce(), Aad::from(header), &mut body).unwrap();
     [record, body].concat()
 }
 

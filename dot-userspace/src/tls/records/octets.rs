@@ -1,7 +1,8 @@
 //! The encoding of a connection's records, for a process that continues the connection.
 //!
-//! Before: a connection between two records, or in the middle of one. After: this object seals and opens nothing any
-//! more; another one, decoded from the octets, continues with the next number.
+//! Before: a connection between two records, or in the middle of one; also one at rest. After: this object seals and
+//! opens nothing any more; another one, decoded from the octets, continues with the next number. It is at rest until its
+//! first record.
 //! Holds: the encoding: `[version: 12 or 13][suite][number in: u64][number out: u64]`, in TLS 1.3 the two secrets, in
 //! TLS 1.2 key and IV of each side, then `[octets of a KeyUpdate][useless records][warnings][key updates: u16]`.
 //! Never: lets two processes seal under one number: a process that writes the octets has given its keys away.
@@ -67,17 +68,14 @@ impl Records {
         }
         let (keys, opener, sealer) = if version == TLS13 {
             let secrets = TrafficSecrets::read(suite, octets)?;
-            let cipher = |side, number| {
-                let made = |suite, key: &[u8], iv| Cipher::going_on(suite, key, iv, number, true);
-                secrets.current(side, made).flatten()
-            };
-            let (opener, sealer) = (cipher(Side::Client, number_in)?, cipher(Side::Server, number_out)?);
-            (Keys::Changing(secrets), opener, sealer)
+            // The secrets give the IVs too.
+            let cipher = |number| Cipher::at_rest(suite, [0; NONCE_OCTETS], number, true);
+            (Keys::Changing(secrets), cipher(number_in), cipher(number_out))
         } else {
             let mut side = |number| {
                 let key = octets.take(suite.key_octets())?;
                 let iv = octets.take(NONCE_OCTETS)?.try_into().ok()?;
-                Some((key, Cipher::going_on(suite, key, iv, number, false)?))
+                Some((key, Cipher::at_rest(suite, iv, number, false)))
             };
             let ((client, opener), (server, sealer)) = (side(number_in)?, side(number_out)?);
             (Keys::Fixed(FixedKeys::new(suite, client, server)?), opener, sealer)

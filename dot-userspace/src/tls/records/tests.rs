@@ -2,6 +2,7 @@
 //! the connection with the alert for it.
 
 mod octets;
+mod rest;
 
 use std::{
     io::{Read, Write},
@@ -206,7 +207,7 @@ fn key_updates_are_followed_in_both_directions() {
     }
 }
 
-/// Goal: records that carry nothing are bounded.
+/// Goal: records that carry nothing are bounded.
 #[test]
 fn a_flood_of_key_updates_ends_the_connection() {
     let mut pair = Pair::new();

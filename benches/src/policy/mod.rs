@@ -68,8 +68,8 @@ EXAMPLES:
     cargo xtask bench policy -- --rules 100000 --seconds 10
 
 EXIT STATUS:
-    0 when every query was answered as its rule says and dotd's million rules took at most 120 MB and 5 s of CPU,
-    1 when not or when nothing was measured, 2 for a mistake in the command line."
+    0 when dotd answered every query as its rule says and its million rules took at most 120 MB and 5 s of CPU, 1 when
+    not or when nothing was measured, 2 for a mistake in the command line."
 )]
 pub struct Options {
     /// Rules of the zone

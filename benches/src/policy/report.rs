@@ -63,7 +63,7 @@ impl Report {
     pub(super) fn text(&self) -> String {
         let mut text = format!(
             "\nA policy zone of {} rules; in brackets: with one rule\n{}\ngoal: dotd at most {:.0} MB in all and {SECONDS_MAX} s of CPU to \
-             load, every query answered: {}\n",
+             load, and every query answered: {}\n",
             self.options.rules,
             aligned(&self.cells()),
             OCTETS_MAX / 1e6,

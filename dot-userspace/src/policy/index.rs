@@ -16,7 +16,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 
 use super::{
-    name_hash::hash,
+    name_hash::{hash, is_equal},
     names::{LABELS_MAX, Names, labels_of},
 };
 use crate::dns::Labels;
@@ -154,6 +154,7 @@ impl Index {
 
     /// The slot of the name with this label below `node`, and its rules; else the free slot in which the search ended.
     /// `parent` is that of the slot at `place`, which was read before.
+    #[inline]
     fn probe(&self, place: usize, parent: u32, node: u32, label: &[u8]) -> Result<(u32, [u32; 2]), usize> {
         let (mut place, mut parent) = (place, parent);
         loop {
@@ -172,7 +173,7 @@ impl Index {
 
     fn has_label(&self, slot: &Slot, label: &[u8]) -> bool {
         if let Some(own) = slot.label.get(..label.len()) {
-            return own == label;
+            return is_equal(own, label);
         }
         let (own, start) = slot.label.split_at(FRONT_OCTETS);
         let start = start.first_chunk().map_or(u32::MAX, |start| u32::from_le_bytes(*start)) as usize;

@@ -17,7 +17,7 @@ EXAMPLES:
     cargo xtask bench policy -- --rules 100000 --seconds 10
 
 EXIT STATUS:
-    0 when every query was answered and dotd's million rules took at most 120 MB and 5 s of CPU, 1 when not,
+    0 when dotd answered every query and its million rules took at most 120 MB and 5 s of CPU, 1 when not,
     130 after Ctrl-C, 2 for a mistake in the command line.")]
 pub(super) struct Policy {
     /// Only these programs (dotd, unbound, named)

@@ -192,13 +192,12 @@ impl Records {
         replies: &mut Vec<u8>,
     ) -> Option<Closing> {
         let record = octets.get_mut(place.clone()).unwrap_or_default();
-        let opened = match self.opener.open(header, record) {
-            Err(CipherError::AtRest) if self.wake(Side::Client).is_some() => self.opener.open(header, record),
-            opened => opened,
-        };
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(error) => return Some(Closing::Broken(alert_of(error))),
+        let opened = loop {
+            match self.opener.open(header, record) {
+                Ok(opened) => break opened,
+                Err(CipherError::AtRest) if self.wake(Side::Client).is_some() => {}
+                Err(error) => return Some(Closing::Broken(alert_of(error))),
+            }
         };
         let content = opened.start..opened.start + opened.octets;
         let is_of_use = opened.content_type == APPLICATION_DATA && opened.octets > 0;
@@ -261,11 +260,11 @@ impl Records {
     }
 
     fn seal_as(&mut self, content_type: u8, content: &[u8], out: &mut Vec<u8>) -> Result<(), CipherError> {
-        match self.sealer.seal(content_type, content, out) {
-            Err(CipherError::AtRest) if self.wake(Side::Server).is_some() => {
-                self.sealer.seal(content_type, content, out)
+        loop {
+            match self.sealer.seal(content_type, content, out) {
+                Err(CipherError::AtRest) if self.wake(Side::Server).is_some() => {}
+                sealed => return sealed,
             }
-            sealed => sealed,
         }
     }
 

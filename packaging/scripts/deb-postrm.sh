@@ -5,5 +5,5 @@ set -e
 if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 if [ "$1" = remove ] || [ "$1" = purge ]; then rmdir /run/dotd.bpf 2>/dev/null || :; fi
 if [ "$1" = purge ]; then
-    rm -rf /etc/dotd /var/lib/dotd /run/dotd
+    rm -rf /etc/dotd /var/lib/dotd /var/lib/dotd-keeper /run/dotd
 fi

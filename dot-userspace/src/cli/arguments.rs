@@ -57,6 +57,12 @@ pub(super) enum Verb {
         /// restart, dotd serves by the config from before.
         #[arg(long, value_name = "FOLDER")]
         restart_dir: Option<PathBuf>,
+        /// Root's folder for what the process that serves must not read: the accounts of [acme]
+        ///
+        /// It must exist, belong to the user that starts dotd, and have mode 0700; the packaged unit has systemd make it
+        /// (StateDirectory=). Without this option it is `keeper` in server.state_dir, which dotd makes.
+        #[arg(long, value_name = "FOLDER")]
+        keeper_dir: Option<PathBuf>,
         /// The descriptor of the list that the previous program of this process wrote
         #[arg(long, hide = true, value_name = "DESCRIPTOR")]
         inherit: Option<i32>,
@@ -64,7 +70,7 @@ pub(super) enum Verb {
         #[arg(long, hide = true, requires = "inherit")]
         trial: bool,
         /// Be the ACME process of the keeper that runs this, with the errand on standard input
-        #[arg(long, hide = true, conflicts_with_all = ["inherit", "restart_dir"])]
+        #[arg(long, hide = true, conflicts_with_all = ["inherit", "restart_dir", "keeper_dir"])]
         acme: bool,
     },
     /// Report what `run` would do, and every mistake in config and certificates

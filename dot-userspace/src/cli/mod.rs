@@ -51,6 +51,7 @@ use tracing::Level;
 use crate::{
     config::{self, CONTROL_SOCKET},
     control::Status,
+    keeper,
     ledger::Snapshot,
     start::{self, journal, logging},
     xdp,
@@ -87,7 +88,10 @@ fn run_verb(arguments: Arguments) -> Result<u8, CliError> {
     let path = arguments.config;
     match arguments.verb {
         Verb::Run { acme: true, .. } => return start::serve_acme().map_err(CliError::Start),
-        Verb::Run { inherit, trial, restart_dir, .. } => {
+        Verb::Run { inherit, trial, restart_dir, keeper_dir, .. } => {
+            if let Some(folder) = keeper_dir {
+                keeper::keep_accounts_in(folder);
+            }
             return run::run((inherit, trial), path, restart_dir);
         }
         Verb::Query(arguments) => return query::run(*arguments, path.as_deref()),

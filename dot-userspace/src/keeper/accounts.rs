@@ -1,8 +1,9 @@
-//! The folder of the keeper's in `server.state_dir`, with files that the engine must not read: the accounts of ACME.
+//! The folder of the keeper's with files that the engine must not read: the accounts of ACME.
 //!
-//! Before: `start` has the rights to make it, in a folder of `server.user`. After: the keeper holds it open, and opens a file in it for
+//! Before: the service manager made it (`--keeper-dir`), or `start` has the rights to make it, in `server.state_dir`, a folder of
+//! `server.user`'s. After: the keeper holds it open, and opens a file in it for
 //! each ACME process.
-//! Holds: nothing; the descriptor is with the sockets, and outlives engines and programs as they do.
+//! Holds: the path of `--keeper-dir`, noted once; the descriptor is with the sockets, and outlives engines and programs as they do.
 //! Never: reads or writes a file of it; uses a folder that another user owns or may enter: an engine that was taken over owns the folder
 //! above, and may have put another one in its place.
 //!
@@ -12,7 +13,8 @@ use std::{
     fs::File,
     io,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use nix::{
@@ -27,13 +29,33 @@ use crate::disk;
 /// Its name in `server.state_dir`.
 pub const FOLDER: &str = "keeper";
 
-/// Opens the folder, and makes it if it is absent.
+static GIVEN: OnceLock<PathBuf> = OnceLock::new();
+
+/// Notes the folder of `--keeper-dir`; only the first call counts.
+pub fn keep_accounts_in(folder: PathBuf) {
+    let _ = GIVEN.set(folder);
+}
+
+/// The path of the folder.
+pub(super) fn path(state_dir: &Path) -> PathBuf {
+    GIVEN.get().cloned().unwrap_or_else(|| state_dir.join(FOLDER))
+}
+
+/// Opens the folder. In `server.state_dir` it is made if it is absent.
 ///
 /// # Errors
 /// One line with the path: it cannot be made, or another user could read it.
 pub fn open_folder(state_dir: &Path) -> Result<OwnedFd, String> {
-    let path = state_dir.join(FOLDER);
+    open_at(&path(state_dir), GIVEN.get().is_some(), state_dir)
+}
+
+fn open_at(path: &Path, is_given: bool, state_dir: &Path) -> Result<OwnedFd, String> {
     let line = |error: io::Error| format!("{}: {error}", path.display());
+    if is_given {
+        let opened = disk::open_folder(path).map_err(line)?;
+        check(&opened, geteuid().as_raw()).map_err(|what| format!("{}: {what}", path.display()))?;
+        return Ok(opened.into());
+    }
     let above = disk::make_folder(state_dir, 0o700).map_err(line)?;
     let opened = match disk::open_folder_in(&above, FOLDER) {
         Err(Errno::ENOENT) => mkdirat(&above, FOLDER, Mode::S_IRWXU)
@@ -95,6 +117,15 @@ mod tests {
         symlink("elsewhere", &path).unwrap();
         assert!(open_folder(scratch.path()).is_err(), "a link");
         fs::remove_file(&path).unwrap();
+        let given = scratch.path().join("given");
+        let absent = open_at(&given, true, scratch.path()).unwrap_err();
+        assert!(absent.contains("given: "), "{absent}");
+        fs::create_dir(&given).unwrap();
+        fs::set_permissions(&given, Permissions::from_mode(0o750)).unwrap();
+        let said = open_at(&given, true, scratch.path()).unwrap_err();
+        assert!(said.contains("mode 750"), "{said}");
+        fs::set_permissions(&given, Permissions::from_mode(0o700)).unwrap();
+        open_at(&given, true, scratch.path()).unwrap();
         if !geteuid().is_root() {
             return;
         }

@@ -204,7 +204,7 @@ fn account(errand: &Errand, sockets: &Sockets<OwnedFd>) -> Result<OwnedFd, Strin
     };
     let name = account_file(errand.acme.directory_url());
     accounts::open(folder, &name)
-        .map_err(|error| format!("{}: {error}", state_dir.join(accounts::FOLDER).join(name).display()))
+        .map_err(|error| format!("{}: {error}", accounts::path(state_dir).join(name).display()))
 }
 
 /// In the ACME process: takes ownership of the sockets, and of the account's file, that an errand names.

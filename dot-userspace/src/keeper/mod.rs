@@ -49,7 +49,7 @@ use nix::{
 };
 
 pub use self::{
-    accounts::{FOLDER, open_folder},
+    accounts::{FOLDER, keep_accounts_in, open_folder},
     acme::take_descriptors,
     duty::Duty,
     estate::{Estate, Groups, Kept, Sockets},

@@ -28,7 +28,10 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::acme::{config, one, process_of, scratch};
+use crate::{
+    acme::{config, one, process_of, scratch},
+    least_rights::{with_folders_in, wrapper},
+};
 
 const KID: &str = "kid-1";
 const KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
@@ -213,5 +216,43 @@ fn a_request_waits_for_the_next_engine() {
     assert!(waits.contains("no answer yet: another engine is starting"), "{waits}");
     let said = String::from_utf8_lossy(&ended.stdout);
     assert!(ended.status.success() && said.contains("2 in all"), "{said} {waits}");
+    dotd.stop();
+}
+
+/// Goal: with the capabilities and the folders of the packaged unit the account is in the folder of `--keeper-dir`, at the start and when a
+/// reload brings `[acme]`; without that folder the reason names it. Method: root without rights over other users' files; no folder, then
+/// one; a reload; a renewal.
+#[test]
+fn the_rights_of_the_unit_suffice() {
+    require!(Root, Command("pebble"), Command("pebble-challtestsrv"), Command("setpriv"));
+    let network = Network::new();
+    let pebble = Pebble::start(&network, &Wishes::default());
+    let scratch = with_folders_in(scratch(&pebble));
+    let folder = scratch.path().join("accounts");
+    let shell = format!("exec \"$@\" --keeper-dir {}", folder.display());
+    let rights = wrapper("");
+    let mut words: Vec<&str> = rights.iter().map(String::as_str).collect();
+    words.extend(["sh", "-c", &shell, "sh"]);
+    let config = config(&one()).set("server", "user", "\"nobody\"");
+    let without = Config::new().set("server", "user", "\"nobody\"");
+    let dotd = Server::launch(&network, &without, scratch, &words);
+    dotd.rewrite_config(&config);
+    assert!(dotd.operate(&["reload"]).is_success);
+    let said = dotd.operate(&["acme", "renew"]);
+    assert!(!said.is_success && said.has(&format!("{}: ", folder.display())), "{said:?}");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    let said = dotd.operate(&["acme", "renew"]);
+    assert!(said.is_success, "{said:?}");
+    let (mut dotd, words) = (dotd, words);
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "the account");
+    assert!(!dotd.folder().join("state/keeper").exists());
+    dotd.signal(Signal::SIGTERM);
+    let (ended, scratch) = dotd.wait();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let dotd = Server::launch(&network, &config, scratch, &words);
+    let said = dotd.operate(&["acme", "renew"]);
+    assert!(said.is_success, "{said:?}");
+    assert!(!dotd.stderr().contains("was opened"), "the account is kept: {}", dotd.stderr());
     dotd.stop();
 }

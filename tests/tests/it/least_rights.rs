@@ -35,7 +35,7 @@ const NOBODY: u32 = 65_534;
 const THIRD: u32 = 65_533;
 
 /// Runs a program with the capabilities of the packaged unit, and with `more`.
-fn wrapper(more: &str) -> [String; 4] {
+pub(crate) fn wrapper(more: &str) -> [String; 4] {
     let unit = include_str!("../../../packaging/dotd.service");
     let bounding = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
     let names =
@@ -51,7 +51,11 @@ fn launch(network: &Network, config: &Config, scratch: Scratch, more: &str) -> S
 
 /// A folder as packaging/dotd.tmpfiles has it: the user's, with sockets in it that a killed dotd left.
 fn with_folders() -> Scratch {
-    let scratch = Scratch::new();
+    with_folders_in(Scratch::new())
+}
+
+/// The same in a folder that is there.
+pub(crate) fn with_folders_in(scratch: Scratch) -> Scratch {
     for (name, mode) in [("state", 0o750), ("run", 0o755)] {
         let folder = scratch.folder(name);
         chown(&folder, Some(NOBODY), Some(NOBODY)).expect("root may");

@@ -112,7 +112,7 @@ fn a_package_restarts_only_what_cannot_hand_over() {
 
 /// Goal: the unit leaves the keeper the rights that it needs, and sends a reload to a process that can handle it.
 /// Method: the capabilities by name, ExecReload, the folders that systemd must not take back, the calls by which the
-/// engine confines itself, the folders of pins, and the process that gets the signal at a stop.
+/// engine confines itself, the folders of pins, and the process that gets the signal at a stop.
 #[test]
 fn the_unit_leaves_the_keeper_its_rights() {
     let [(_, unit), (_, detach), (own, bpffs)] = UNITS;
@@ -123,10 +123,11 @@ fn the_unit_leaves_the_keeper_its_rights() {
     // systemd 257 removes CAP_SETUID, also from root, where User= and SystemCallFilter= are set.
     assert!(values(unit, "User").is_empty());
     assert_eq!(values(unit, "ExecReload"), ["/usr/bin/dotd reload -c /etc/dotd/dotd.toml"]);
-    // With each ExecReload= systemd would give these folders, and dotd's certificate in them, back to root.
-    assert!(
-        values(unit, "StateDirectory").is_empty() && values(unit, "RuntimeDirectory") == ["dotd-restart"]
-    );
+    // With each ExecReload= systemd gives these folders back to root, which they are of: none of them is server.user's.
+    assert_eq!(values(unit, "StateDirectory"), ["dotd-keeper"]);
+    assert_eq!(values(unit, "StateDirectoryMode"), ["0700"]);
+    assert!(values(unit, "ExecStart").concat().contains("--keeper-dir /var/lib/dotd-keeper"));
+    assert_eq!(values(unit, "RuntimeDirectory"), ["dotd-restart"]);
     // What a restart keeps is root's, and a stop removes it.
     assert_eq!(values(unit, "RuntimeDirectoryPreserve"), ["restart"]);
     assert!(values(unit, "ExecStart").concat().contains("--restart-dir /run/dotd-restart"));

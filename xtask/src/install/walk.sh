@@ -282,7 +282,7 @@ done_ "stopped, XDP off; config and state stay"
 
 step purge
 want "dpkg -P fails" dpkg -P dotd
-for left in /etc/dotd /var/lib/dotd /run/dotd /usr/bin/dotd; do [ -e $left ] && failure="$failure$left stays; "; done
+for left in /etc/dotd /var/lib/dotd /var/lib/dotd-keeper /run/dotd /usr/bin/dotd; do [ -e $left ] && failure="$failure$left stays; "; done
 done_ "nothing of it is left but the user"
 
 echo "DOTD done"

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use super::place::DNS;
+use super::{lists::Service, place::DNS};
 use crate::config::limit;
 
 /// A value, and the `file:line` it is from.
@@ -57,7 +57,10 @@ pub(super) struct Draft {
     /// The folder of the file that is read: other programs' relative paths begin there.
     pub(super) folder: PathBuf,
     /// The backends of services before the one that is read.
-    before: usize,
+    pub(super) before: usize,
+    pub(super) services: Vec<Service>,
+    /// Servers that are asked only when the others fail.
+    pub(super) spares: Vec<String>,
     /// Lines without a counterpart, each with its reason.
     remarks: Vec<From<String>>,
 }
@@ -72,11 +75,6 @@ impl Draft {
     pub(super) fn remark(&mut self, place: &str, why: impl Into<String>) {
         let value = why.into();
         Self::add(&mut self.remarks, value, place);
-    }
-
-    /// Another service follows.
-    pub(super) fn begin_service(&mut self) {
-        self.before = self.backends.len();
     }
 
     /// Adds a server. The second service's servers answer for the first one too: that is said.
@@ -94,9 +92,18 @@ impl Draft {
             return self.remark(place, "TLS on port 53: DNS over TLS must not use it (RFC 7858)");
         }
         Self::add(&mut self.dot, address, place);
+        self.note_listener(address);
         if is_dual && address.ip() == Ipv6Addr::UNSPECIFIED {
-            Self::add(&mut self.dot, SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()), place);
+            let other = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
+            Self::add(&mut self.dot, other, place);
+            self.note_listener(other);
         }
+    }
+
+    /// Adds an address for DNS in clear.
+    pub(super) fn add_do53(&mut self, address: SocketAddr, place: &str) {
+        Self::add(&mut self.do53, address, place);
+        self.note_listener(address);
     }
 
     /// The path of a file. A relative one begins at `base`, or where the file is that is read.
@@ -171,6 +178,7 @@ impl Draft {
                     .map(|from| toml_line("min_version", &quoted(from.value), &from.place)),
             ],
         );
+        self.access(&mut toml);
         toml.section(
             "session",
             [
@@ -188,9 +196,10 @@ impl Draft {
         for backend in &self.backends {
             toml.backend(backend);
         }
-        if !self.remarks.is_empty() {
+        let late = self.late_remarks();
+        if !self.remarks.is_empty() || !late.is_empty() {
             toml.0 += "\n# Without a counterpart:\n";
-            for remark in &self.remarks {
+            for remark in self.remarks.iter().chain(&late) {
                 let _ = writeln!(toml.0, "#   {}: {}", remark.place, remark.value);
             }
         }
@@ -212,11 +221,11 @@ const NO_BACKEND: &str = "# NO BACKEND: no server was found that dotd may ask (t
                           # without one dotd answers for its test zone alone.\n";
 
 /// The text so far.
-struct Toml(String);
+pub(super) struct Toml(String);
 
 impl Toml {
     /// A section with the lines that are there; none at all without lines.
-    fn section<const N: usize>(&mut self, name: &str, lines: [Option<String>; N]) {
+    pub(super) fn section<const N: usize>(&mut self, name: &str, lines: [Option<String>; N]) {
         let lines: String = lines.into_iter().flatten().collect();
         if !lines.is_empty() {
             let _ = write!(self.0, "\n[{name}]\n{lines}");
@@ -255,7 +264,7 @@ impl Toml {
 }
 
 /// `key = value  # place`.
-fn toml_line(key: &str, value: &str, place: &str) -> String {
+pub(super) fn toml_line(key: &str, value: &str, place: &str) -> String {
     format!("{key} = {value} # {place}\n")
 }
 
@@ -281,6 +290,6 @@ fn time_line(key: &str, from: Option<&From<Duration>>, limit: &limit::Limit<Dura
 }
 
 /// A TOML basic string (toml.io, "String").
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }

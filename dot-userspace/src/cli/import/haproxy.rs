@@ -16,7 +16,7 @@ use super::{
 };
 
 /// A line's words and its place.
-type Line<'a> = (Vec<&'a str>, String);
+pub(super) type Line<'a> = (Vec<&'a str>, String);
 
 /// A `frontend`, `listen`, `backend`, `defaults` or `global`.
 #[derive(Debug, Default)]
@@ -42,8 +42,8 @@ pub(super) fn read(name: &str, text: &str, draft: &mut Draft) {
     let mut taken = Vec::new();
     for section in sections.iter().filter(|section| matches!(section.kind, "frontend" | "listen")) {
         if section.binds(bases, draft) {
-            draft.begin_service();
             section.front_options(draft);
+            super::haproxy_rules::take(&section.lines, draft);
             let used = section.used();
             for backend in
                 sections.iter().filter(|backend| backend.kind == "backend" && used.contains(&backend.name))
@@ -130,7 +130,11 @@ impl Section<'_> {
             let listens = listens(words.get(1).copied().unwrap_or_default());
             words.contains(&"ssl") && listens.iter().flatten().any(|listen| listen.port() == DOT)
         };
-        let is_ours = binds().any(|(words, _)| is_dot(words));
+        let first = binds().find(|(words, _)| is_dot(words));
+        if let Some((_, place)) = first {
+            draft.begin_service(place);
+        }
+        let is_ours = first.is_some();
         for (words, place) in binds() {
             let addresses = words.get(1).copied().unwrap_or_default();
             if !is_ours || !words.contains(&"ssl") || addresses.contains("quic") {
@@ -162,6 +166,8 @@ impl Section<'_> {
                         format!("`use_backend {name}`: dotd has one set of backends, and evaluates no rule");
                     draft.remark(place, why);
                 }
+                // Read as rules.
+                ("acl" | "tcp-request", _) => {}
                 ("bind" | "default_backend" | "mode" | "server" | "default-server" | "balance", _) => {}
                 (word, _) => no_counterpart(word, place, draft),
             }
@@ -231,7 +237,7 @@ fn bind_options(words: &[&str], bases: Bases<'_>, place: &str, draft: &mut Draft
             continue;
         }
         let file = draft.absolute(file, bases.ca);
-        draft.once(|draft| &mut draft.client_ca, file, place, "tls.client_ca");
+        draft.want_certificates(file, place);
     }
     if values(words, "ssl-min-ver").contains(&"TLSv1.3") {
         draft.once(|draft| &mut draft.min_version, "1.3", place, "tls.min_version");
@@ -261,7 +267,7 @@ fn server(words: &[&str], bases: Bases<'_>, place: &str, draft: &mut Draft) {
         return draft.remark(place, why);
     }
     if words.contains(&"backup") {
-        draft.once(|draft| &mut draft.policy, "first", place, "balance.policy");
+        draft.spare(place);
     }
     let has_proxy_header = words.iter().any(|word| word.starts_with("send-proxy"));
     let weight = first("weight").and_then(|weight| weight.parse().ok()).unwrap_or(1);

@@ -6,8 +6,11 @@
 
 mod draft;
 mod haproxy;
+mod haproxy_rules;
+mod lists;
 mod nginx;
 mod place;
+mod services;
 mod stunnel;
 #[cfg(test)]
 mod tests;

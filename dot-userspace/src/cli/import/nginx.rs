@@ -10,6 +10,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use super::{
     draft::{Backend, Draft, Secure},
+    lists::{self, Of, Rule},
     place::{self, DOT},
 };
 
@@ -119,14 +120,14 @@ fn stream(directives: &[Directive], draft: &mut Draft) {
             draft.remark(&server.place, "a server that is not DNS over TLS: keep nginx for it");
             continue;
         }
-        draft.begin_service();
+        draft.begin_service(&server.place);
         for listen in listens {
             match place::listen(listen.value(), Ipv4Addr::UNSPECIFIED.into()) {
                 Some(address) if listen.has("ssl") => {
                     draft.add_dot(address, listen.has("ipv6only=off"), &listen.place);
                 }
                 Some(address) => {
-                    Draft::add(&mut draft.do53, address, &listen.place);
+                    draft.add_do53(address, &listen.place);
                     draft.remark(
                         &listen.place,
                         "`listen` without `ssl`: dotd listens there for DNS in clear, by TCP and UDP",
@@ -144,6 +145,7 @@ fn stream(directives: &[Directive], draft: &mut Draft) {
         let scopes = [server.inner.as_slice(), directives];
         identities(scopes, draft);
         options(scopes, draft);
+        clients(scopes, draft);
         pass(scopes, draft);
     }
 }
@@ -182,7 +184,7 @@ fn options(scopes: Scopes<'_>, draft: &mut Draft) {
                 if first(scopes, "ssl_verify_client").is_some_and(|verify| verify.value() == "on") =>
             {
                 let file = draft.absolute(value, None);
-                draft.once(|draft| &mut draft.client_ca, file, place, "tls.client_ca");
+                draft.want_certificates(file, place);
             }
             "ssl_protocols" if !directive.has("TLSv1.2") && directive.has("TLSv1.3") => {
                 draft.once(|draft| &mut draft.min_version, "1.3", place, "tls.min_version");
@@ -200,7 +202,9 @@ fn options(scopes: Scopes<'_>, draft: &mut Draft) {
                 None => draft.remark(place, format!("`ssl_handshake_timeout {value}`: not understood")),
             },
             "include" => draft.remark(place, format!("`include {value}`: import that file too")),
-            "listen"
+            "allow"
+            | "deny"
+            | "listen"
             | "ssl_certificate"
             | "ssl_certificate_key"
             | "ssl_protocols"
@@ -221,6 +225,29 @@ fn options(scopes: Scopes<'_>, draft: &mut Draft) {
             name => draft.remark(place, format!("`{name}` has no counterpart")),
         }
     }
+}
+
+/// `allow` and `deny`, of which the first that matches counts. Those of the stream are for servers that have none.
+fn clients([server, stream]: Scopes<'_>, draft: &mut Draft) {
+    let is_rule = |directive: &&Directive| directive.is("allow") || directive.is("deny");
+    let own: Vec<_> = server.iter().filter(is_rule).collect();
+    let found = if own.is_empty() { stream.iter().filter(is_rule).collect() } else { own };
+    let mut rules = Vec::new();
+    for directive in found {
+        let of = match directive.value() {
+            "all" => Some(Of::All),
+            word => lists::prefix(word).map(Of::Prefix),
+        };
+        let (may, place) = (directive.is("allow"), directive.place.clone());
+        match of {
+            Some(of) => rules.push(Rule { may, of, place }),
+            None => draft.remark(
+                &place,
+                format!("`{}`: list prefixes in access.allow or access.deny", directive.words.join(" ")),
+            ),
+        }
+    }
+    draft.take_rules(&rules);
 }
 
 /// `proxy_pass` to an address, or to an `upstream` of the same stream.
@@ -255,7 +282,7 @@ fn pass(scopes: Scopes<'_>, draft: &mut Draft) {
         let has_proxy_header = is_on("proxy_protocol");
         draft.add_backend(Backend { address, tls: tls.clone(), has_proxy_header, weight }, &found.place);
         if found.has("backup") {
-            draft.once(|draft| &mut draft.policy, "first", &found.place, "balance.policy");
+            draft.spare(&found.place);
         }
     }
     if upstream.is_some_and(|upstream| find(&upstream.inner, "least_conn").is_some()) {

@@ -141,9 +141,9 @@ impl Service {
             );
             return draft.remark(&accept.place, why);
         }
-        draft.begin_service();
+        draft.begin_service(&accept.place);
         if is_client {
-            Draft::add(&mut draft.do53, listen, &accept.place);
+            draft.add_do53(listen, &accept.place);
             draft.remark(&accept.place, "a client service: dotd listens there for DNS in clear, by UDP too");
         } else {
             // stunnel's socket for `:::853` takes IPv4 too.
@@ -173,7 +173,7 @@ impl Service {
         match self.find(global, "cafile") {
             Some(ca) if is_verified => {
                 let file = draft.absolute(&ca.value, None);
-                draft.once(|draft| &mut draft.client_ca, file, &ca.place, "tls.client_ca");
+                draft.want_certificates(file, &ca.place);
             }
             Some(ca) => draft.remark(&ca.place, "`CAfile` without `verify = 2`: clients need no certificate"),
             None if is_verified => {

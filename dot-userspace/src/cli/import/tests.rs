@@ -161,6 +161,100 @@ fn nginx_include() {
     assert!(config.backend[0].proxy_v2 && config.backend[0].allow_cleartext);
 }
 
+fn lists(config: &Config) -> [String; 2] {
+    let of = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    [of(&config.access.allow), of(&config.access.deny)]
+}
+
+/// Goal: the clients that an old config takes are the clients that may ask; a rule without a counterpart is said, and opens nothing.
+/// Method: rules of nginx and HAProxy in the shapes that operators write, for one service and for two. Covers: C-811
+#[test]
+fn the_clients_come_over() {
+    let nginx = |rules: &str| {
+        imported(
+            Program::Nginx,
+            &format!("server {{ listen 192.0.2.1:853 ssl; {rules} proxy_pass 127.0.0.1:53; }}"),
+        )
+    };
+    let (_, config) = nginx("allow 192.0.2.0/24; allow 2001:db8::1; deny all;");
+    assert_eq!(lists(&config), ["192.0.2.0/24 2001:db8::1/128", ""]);
+    let (toml, config) = nginx("deny 192.0.2.7; allow unix:;");
+    assert_eq!(lists(&config), ["", "192.0.2.7/32"]);
+    assert!(toml.contains("`allow unix:`: list prefixes in access.allow"), "{toml}");
+    let (toml, config) = nginx("allow 192.0.2.7; deny 192.0.2.0/24;");
+    assert_eq!(lists(&config), ["", "192.0.2.0/24"]);
+    assert!(toml.contains("access.deny has priority here"), "{toml}");
+    let (_, config) = imported(
+        Program::Nginx,
+        "stream { allow 10.0.0.0/8; deny all;\nserver { listen 192.0.2.1:853 ssl; proxy_pass 127.0.0.1:53; }\n\
+         server { listen 192.0.2.2:853 ssl; allow 192.0.2.0/24; deny all; proxy_pass 127.0.0.1:53; } }",
+    );
+    let of = |index: usize| {
+        (
+            config.access.listener[index].address.to_string(),
+            config.access.listener[index].allow[0].to_string(),
+        )
+    };
+    assert_eq!(lists(&config), ["", ""]);
+    assert_eq!(of(0), ("192.0.2.1:853".into(), "10.0.0.0/8".into()));
+    assert_eq!(of(1), ("192.0.2.2:853".into(), "192.0.2.0/24".into()));
+    let haproxy = |rules: &str| {
+        imported(
+            Program::Haproxy,
+            &format!("listen dot\n  bind 192.0.2.1:853 ssl crt /d.pem\n{rules}  server a 127.0.0.1:53\n"),
+        )
+    };
+    for (rules, wanted) in [
+        (
+            "  acl lan src 10.0.0.0/8\n  acl lan src 192.0.2.1\n  tcp-request connection reject if !lan\n",
+            ["10.0.0.0/8 192.0.2.1/32", ""],
+        ),
+        ("  tcp-request connection reject unless { src 10.0.0.0/8 }\n", ["10.0.0.0/8", ""]),
+        ("  tcp-request connection reject if { src 10.0.0.1 10.0.0.2 }\n", ["", "10.0.0.1/32 10.0.0.2/32"]),
+        (
+            "  tcp-request connection reject if !{ src 10.0.0.0/8 }\n  tcp-request content reject if { src 10.1.0.0/16 }\n",
+            ["10.0.0.0/8", "10.1.0.0/16"],
+        ),
+        (
+            "  tcp-request connection accept if { src 10.0.0.0/8 }\n  tcp-request connection reject\n",
+            ["10.0.0.0/8", ""],
+        ),
+    ] {
+        let (toml, config) = haproxy(rules);
+        assert_eq!(lists(&config), wanted, "{toml}");
+        assert!(!toml.contains("tcp-request"), "{toml}");
+    }
+    let (toml, config) = haproxy(
+        "  acl many src_conn_rate gt 10\n  tcp-request connection reject if many\n  tcp-request connection reject if !{ src -f /lan }\n\
+         \x20 tcp-request connection track-sc0 src\n  tcp-request connection reject if { src 10.0.0.1 }\n",
+    );
+    assert_eq!(lists(&config), ["", "10.0.0.1/32"]);
+    assert_eq!(toml.matches("not taken over; access.allow").count(), 3, "{toml}");
+}
+
+/// Goal: what dotd has once and the old config had for one service alone is said: client certificates, and a spare server under another way
+/// of choosing. Method: two services of stunnel, one with `verify`; a `backup` behind `balance leastconn`. Covers: C-811
+#[test]
+fn what_would_hold_for_all_is_said() {
+    let (toml, _) = imported(
+        Program::Stunnel,
+        "[open]\naccept = 853\ncert = /a\nconnect = 53\n[closed]\naccept = 192.0.2.1:8853\ncert = /a\nCAfile = /ca\nverify = 2\nconnect = 53\n",
+    );
+    assert!(
+        toml.contains("#   old:2: asks for no certificate, and tls.client_ca of old:8 is for every listener"),
+        "{toml}"
+    );
+    let (toml, config) = imported(
+        Program::Haproxy,
+        "listen dot\n  bind :853 ssl crt /d.pem\n  balance leastconn\n  server a 127.0.0.1:53\n  server b 127.0.0.2:53 backup\n",
+    );
+    assert_eq!(config.balance.policy, Policy::LeastOutstanding);
+    assert!(
+        toml.contains("#   old:5: `backup`: with balance.policy = \"least-outstanding\" of old:3"),
+        "{toml}"
+    );
+}
+
 /// Goal: values are quoted for TOML, whatever they hold. Method: a path with quotes, a backslash and a line's end in TOML.
 #[test]
 fn values_are_quoted() {

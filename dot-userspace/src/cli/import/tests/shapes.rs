@@ -160,7 +160,7 @@ const SHAPES: &[Shape] = &[
         do53: &[],
         certificates: &[],
         backends: &["127.0.0.1:53"],
-        says: &["is a folder", "`tcp-request`", "`bind :443`"],
+        says: &["is a folder", "`tcp-request inspect-delay`", "`bind :443`"],
     },
     Shape {
         name: "nginx: a whole file, two kinds of keys",

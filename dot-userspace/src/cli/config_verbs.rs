@@ -41,6 +41,8 @@ pub(super) enum ConfigVerb {
         control: ControlArguments,
     },
     /// Show what a reload with a file would change, and which changes need a restart
+    ///
+    /// Relative paths in the file mean what they would mean in the place of the file that the running dotd reads.
     #[command(after_help = CONFIG_DIFF_EXAMPLES)]
     Diff {
         /// The file [default: the file that the running dotd would read]
@@ -60,12 +62,22 @@ pub(super) fn run(verb: ConfigVerb, config: Option<&Path>) -> Result<(), CliErro
         }
         ConfigVerb::Diff { file, control } => {
             let (_, runs) = ask::ask::<ConfigStatus>(&socket(&control, config), "/config")?;
-            let read = runs.file.as_ref().map(PathBuf::from);
-            let mut new = config::load(file.or(read).or(config.map(Path::to_path_buf)).as_deref())?;
+            let served = runs.file.as_ref().map(PathBuf::from);
+            let file = file.or(served).or(config.map(Path::to_path_buf));
+            let mut new = in_its_place(file.as_deref(), runs.file.as_deref())?;
             families::leave_out(&mut new, families::is_here);
             print(&diff(&runs.config, &new, control.json))
         }
     }
+}
+
+/// The config of a file, with the paths that it would have in the place of `served`, the file that the running dotd reads: a reload reads
+/// no other.
+fn in_its_place(file: Option<&Path>, served: Option<&str>) -> Result<Config, CliError> {
+    let (Some(read), Some(served)) = (config::read(file)?, served) else { return Ok(config::load(file)?) };
+    // Its mistakes have the name that was typed.
+    config::parse(&read.text, &read.file)?;
+    Ok(config::parse(&read.text, served)?)
 }
 
 fn show(runs: ConfigStatus, with_source: bool, is_json: bool) -> String {
@@ -158,5 +170,21 @@ mod tests {
         assert!(diff(&new, &runs, false).contains("backend.1.address: \"127.0.0.1:54\" is gone\n"));
         let rows: serde_json::Value = serde_json::from_str(&diff(&runs, &new, true)).unwrap();
         assert!(rows["changes"].as_array().is_some_and(|rows| rows.len() > 3), "{rows}");
+    }
+
+    /// Goal: a file is compared as if it stood where the running dotd reads its own, whatever path it is named by. Method: a relative path
+    /// in a file of another folder; a mistake.
+    #[test]
+    fn a_file_is_read_in_its_place() {
+        let scratch = tempfile::tempdir().unwrap();
+        let file = scratch.path().join("new.toml");
+        let text = "[server]\nstate_dir = \"state\"\n";
+        std::fs::write(&file, text).unwrap();
+        let runs = config::parse(text, "/etc/dotd/dotd.toml").unwrap();
+        let new = in_its_place(Some(&file), Some("/etc/dotd/dotd.toml")).unwrap();
+        assert_eq!(diff(&runs, &new, false), "no key differs\n");
+        std::fs::write(&file, "[server]\nnonsense = 1\n").unwrap();
+        let said = in_its_place(Some(&file), Some("/etc/dotd/dotd.toml")).unwrap_err().to_string();
+        assert!(said.contains("new.toml:2:1"), "{said}");
     }
 }

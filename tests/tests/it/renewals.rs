@@ -216,7 +216,7 @@ fn wrong_dates_end_no_start() {
 }
 
 /// Goal: a symbolic link that is replaced leads to the new files (Kubernetes mounts secrets so). Method: `..data` leads
-/// to one folder, then, by rename, to another one. The keys differ, which the log and `dotd status` report. Covers:
+/// to one folder, then, by rename, to another one. The keys differ, which the log, `dotd status` and the metrics report. Covers:
 ///
 #[test]
 fn a_swapped_link_is_followed() {
@@ -239,8 +239,14 @@ fn a_swapped_link_is_followed() {
         symlink(Path::new("..data").join(name), root.join(name)).expect("our own folder");
     }
     let config = Config::new().certificate(&root.join("tls.crt"), &root.join("tls.key"));
+    let config = config.set("control", "http", "\"127.0.0.1:8853\"");
     let dotd = Server::launch(&network, &config, scratch, &[]);
     assert_eq!(leaf(&network), pairs[0].der);
+    let measured = |value: &str| {
+        let is_it = |line: &str| line.starts_with("dotd_certificate_other_key{") && line.ends_with(value);
+        http(&network.server, "/metrics").lines().any(is_it)
+    };
+    assert!(measured("} 0"), "the key is that of the start");
     for (version, pair) in ["two", "three"].into_iter().zip(&pairs[1..]) {
         swap_to(version);
         served(&network, pair);
@@ -248,6 +254,7 @@ fn a_swapped_link_is_followed() {
         let said = |text: String| text.contains("another one since it was renewed") && text.contains(&pins);
         eventually("the log says the new pin", || said(dotd.stderr()).then_some(()));
         assert!(said(dotd.operate(&["status"]).text), "status says it too");
+        assert!(measured("} 1"), "so do the metrics");
     }
     dotd.stop();
 }

@@ -8,6 +8,7 @@
 //! Source: OpenMetrics 1.0; Prometheus exposition formats for what is binary.
 
 mod acme;
+mod certificates;
 mod copies;
 mod exemplars;
 mod histograms;
@@ -22,7 +23,6 @@ pub(super) use page::hold as hold_page;
 pub use exemplars::Exemplar;
 
 use std::{
-    collections::BTreeMap,
     fmt,
     sync::atomic::{AtomicI64, AtomicU64},
     time::SystemTime,
@@ -114,18 +114,7 @@ fn process(registry: &mut Registry, status: &Status) {
         .map(|certificate| (vec![("name", certificate.name.clone())], certificate.expires_in_seconds(now)));
     let help = "Time until a certificate expires; negative after that";
     gauges_of(registry, "certificate_expiry", help, Some(Unit::Seconds), ends);
-    certificates(registry, status);
-}
-
-/// Which certificates clients can rely on.
-fn certificates(registry: &mut Registry, status: &Status) {
-    let all = status.certificates.iter().map(|certificate| (certificate.name.as_str(), 1));
-    let unusable = status.unusable_certificates.iter().map(|certificate| (certificate.name.as_str(), 0));
-    // A name that is in both is unusable.
-    let usable: BTreeMap<_, i64> = all.chain(unusable).collect();
-    let rows = usable.into_iter().map(|(name, usable)| (vec![("name", name.to_owned())], usable));
-    let help = "1 while a certificate can be used; 0 while its files cannot be used or it is not valid";
-    gauges(registry, "certificate_usable", help, rows);
+    certificates::register(registry, status);
 }
 
 /// The kernel half.

@@ -5,8 +5,6 @@
 //! Never: has a client that the engine would answer, or a balancer that speaks for clients; has the lists of single
 //! listeners and of names, which no packet's source decides.
 
-use std::net::IpAddr;
-
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::config::{Config, Denied, limit};
@@ -22,7 +20,7 @@ pub(super) fn denied(config: &Config) -> Vec<IpNet> {
     if !access.allow.is_empty() {
         // The source of a balancer's packets is no client.
         let heard: Vec<IpNet> =
-            access.allow.iter().chain(&config.listen.proxy_protocol_from).map(canonical).collect();
+            access.allow.iter().chain(&config.listen.proxy_protocol_from).map(IpNet::trunc).collect();
         let mut outside = Vec::new();
         let room = limit::LISTED_MAX - deny.len();
         let is_whole = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())]
@@ -51,20 +49,10 @@ fn split(net: IpNet, heard: &[IpNet], room: usize, out: &mut Vec<IpNet>) -> bool
     halves.into_iter().flatten().all(|half| split(half, &within, room, out))
 }
 
-/// IPv6 prefixes of mapped addresses count as IPv4, as in the engine.
-fn canonical(prefix: &IpNet) -> IpNet {
-    match (prefix.network().to_canonical(), prefix) {
-        (IpAddr::V4(first), IpNet::V6(mapped)) => {
-            let length = mapped.prefix_len().checked_sub(96);
-            let v4 = length.and_then(|length| Ipv4Net::new(first, length).ok());
-            v4.map_or(prefix.trunc(), IpNet::V4)
-        }
-        _ => prefix.trunc(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -82,15 +70,15 @@ mod tests {
         assert!(own("").is_empty());
         assert_eq!(own("[access]\nallow = [\"128.0.0.0/2\"]"), ["0.0.0.0/1", "192.0.0.0/2", "::/0"]);
         assert_eq!(
-            own("[access]\nallow = [\"::ffff:128.0.0.0/98\", \"::/1\"]\ndeny = [\"8000::/1\"]"),
+            own("[access]\nallow = [\"128.0.0.0/2\", \"::/1\"]\ndeny = [\"8000::/1\"]"),
             ["8000::/1", "0.0.0.0/1", "192.0.0.0/2"]
         );
-        let behind = "[listen]\nproxy_protocol_from = [\"192.0.0.0/2\"]\n[access]\nallow = [\"128.0.0.0/2\"]";
+        let behind = "[listen]\nproxy_protocol_from = [\"192.0.0.0/2\"]\n[xdp]\ncleartext_853 = \"count\"\n\
+                      [access]\nallow = [\"128.0.0.0/2\"]";
         assert_eq!(own(behind), ["0.0.0.0/1", "::/0"]);
         assert!(own("[access]\nallow = [\"128.0.0.0/2\"]\ndenied = \"refuse\"").is_empty());
-        let many: Vec<_> = (0..1000).map(|host| format!("\"192.0.2.{}/32\"", host % 256)).collect();
         let far: Vec<_> = (0..1000_u32).map(|net| format!("\"2001:db8:{net:x}::1/128\"")).collect();
-        let text = format!("[access]\nallow = [{}, {}]", many.join(", "), far.join(", "));
+        let text = format!("[access]\nallow = [{}]", far.join(", "));
         assert!(own(&text).is_empty(), "more prefixes than the map has room for");
     }
 

@@ -66,7 +66,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     backend::{BackendConfig, Embedded},
-    config::{Config, Read, Sandbox},
+    config::{Config, Read, Sandbox, XdpMode},
     confine, disk, effective,
     events::{EventSink, tap::TapCounts},
     keeper::{self, Estate, Inheritance, Keeper, Kept, Part, Sockets},
@@ -135,9 +135,9 @@ pub fn run(
     for line in families::leave_out(&mut config, families::is_here) {
         tracing::warn!("{line}");
     }
-    if restart_dir.is_some() && !is_restart {
-        // What a dotd left attached for a restart, which was a stop. Without the right to look there is nothing of ours.
-        let _ = xdp::clear(false);
+    if restart_dir.is_some() && !is_restart || config.xdp.mode == XdpMode::Off {
+        // A dotd leaves XDP attached for a restart: this start does not follow one, or takes nothing over.
+        xdp::clear_left();
     }
     let opened = open(&config, None)?;
     if !is_restart {

@@ -9,6 +9,7 @@ use dot_common::settings::Ports;
 use super::{
     Attached, ListenerGroup, Loaded, ProgramReport, XdpError,
     attach::Programs,
+    folder,
     holder::{Holder, Look},
     interface_set::InterfaceSet,
     kernel::Kernel,
@@ -45,6 +46,21 @@ pub fn clear(force: bool) -> Result<Cleared, XdpError> {
     let filters = tc::detach_filters()?;
     pins.remove(&[]);
     Ok(Cleared { links: links + filters, maps: names.len() - links })
+}
+
+/// As [`clear`], at a start that takes nothing over. Mounts nothing; where there is no right to look, or another dotd runs, nothing
+/// of this one's is left.
+pub fn clear_left() {
+    if !folder::is_there() {
+        return;
+    }
+    match clear(false) {
+        Ok(Cleared { links: 0, .. }) => {}
+        Ok(Cleared { links, .. }) => {
+            tracing::info!("xdp: {links} links that an earlier dotd left are detached")
+        }
+        Err(error) => tracing::debug!("xdp: what an earlier dotd left is not looked at: {error}"),
+    }
 }
 
 /// Loads the object and attaches it to every interface. An error leaves nothing attached or pinned.

@@ -75,7 +75,7 @@ pub use self::{
     costs::Charges,
     error::XdpError,
     holder::{Attachments, Holder, Look},
-    load::{Cleared, clear},
+    load::{Cleared, clear, clear_left},
     notices::{Notices, Refusal},
     proxy::with_proxy,
     queues::Queues,

@@ -123,6 +123,12 @@ fn links_stay_over_a_restart() {
         dotd = manager.start(&deny, scratch).unwrap_or_else(|ended| panic!("{ended:?}"));
         assert_eq!(links(), first, "taken over");
     }
+    // A dotd that wants no XDP leaves none of its predecessor's.
+    let dotd = manager.restart(dotd, &deny.clone().xdp("off"));
+    eventually("nothing is attached", || links().is_empty().then_some(()));
+    let dotd = manager.restart(dotd, &deny);
+    let first = links();
+    assert_eq!(first.len(), 2);
     let scratch = Manager::end(dotd);
     let detach = |job: &str, result: &str| {
         let systemctl =

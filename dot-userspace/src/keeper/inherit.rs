@@ -26,8 +26,11 @@ use super::{
     words::VERSION,
 };
 
-/// The form of [`Inheritance`]. A program rejects any other form.
-pub(super) const FORM: u8 = 1;
+/// The form of [`Inheritance`]. A program rejects a later form. 2: the engine's user is in it, and the process may lack CAP_KILL, without
+/// which a program of form 1 could not signal its engine.
+pub(super) const FORM: u8 = 2;
+/// The earliest form that this program understands.
+const FORM_LEAST: u8 = 1;
 /// The longest list that is read. It has room for thousands of listeners and a config.
 const LIST_OCTETS_MAX: u64 = 8 << 20;
 
@@ -146,11 +149,11 @@ impl Inheritance {
         let mut text = Vec::new();
         file.take(LIST_OCTETS_MAX).read_to_end(&mut text)?;
         let Form { form } = serde_json::from_slice(&text)?;
-        if form != FORM {
+        if !(FORM_LEAST..=FORM).contains(&form) {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 format!(
-                    "this build understands hand-overs of form {FORM}, and this one has form {form}; restart dotd instead"
+                    "this build understands hand-overs of forms {FORM_LEAST} to {FORM}, and this one has form {form}; restart dotd instead"
                 ),
             ));
         }
@@ -208,4 +211,39 @@ pub(super) fn set_flag(number: RawFd, flag: FdFlag) -> io::Result<()> {
     let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
     fcntl(descriptor, FcntlArg::F_SETFD(flag)).map(drop)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::IntoRawFd as _;
+
+    use super::*;
+
+    fn read(form: u8) -> io::Result<Inheritance> {
+        let text = format!(
+            r#"{{"form":{form},"engine":{{"pid":7,"socket":9,"words":{VERSION}}},"asker":null,"sockets":{{"dot":[],"do53":[],
+            "datagrams":[],"http":null,"control":["/run/dotd",3],"door":4}},"tickets":{{"octets":[],"at_ms":0}},"text":null,
+            "program":"/usr/bin/dotd","crashes":[],"lines":[],"note":""}}"#
+        );
+        let mut file = File::from(memfd_create("list", MFdFlags::MFD_CLOEXEC)?);
+        file.write_all(text.as_bytes())?;
+        file.rewind()?;
+        Inheritance::read(file.into_raw_fd())
+    }
+
+    /// Goal: the list of an earlier build's keeper, which has its rights still, is understood, and a later one is not: that keeper may lack
+    /// a right that this program takes for granted. Method: a list without the engine's user, in each form. Covers: A-827
+    #[test]
+    fn an_earlier_form_is_understood_and_no_later_one() {
+        let earlier = read(FORM_LEAST).unwrap();
+        assert!(earlier.engine.is_some_and(|engine| engine.user.is_none() && engine.pid == 7));
+        assert!(read(FORM).is_ok());
+        for form in [FORM_LEAST - 1, FORM + 1] {
+            assert_eq!(
+                read(form).err().map(|error| error.kind()),
+                Some(io::ErrorKind::Unsupported),
+                "{form}"
+            );
+        }
+    }
 }

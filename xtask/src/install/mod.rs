@@ -44,6 +44,7 @@ EXAMPLES:
     cargo xtask test-install                              Debian 12 and 13, with a release build
     cargo xtask test-install --suite bookworm --bin target/debug/dotd
     cargo xtask test-install --suite trixie --verbose     with all that the guest says
+    cargo xtask test-install --first old/dotd_0.1.0-1_amd64.deb --bin target/debug/dotd
 
 EXIT STATUS:
     0 when every step on every suite was as it should be, 1 when not, 2 for a mistake in the command line.")]
@@ -54,6 +55,9 @@ pub(crate) struct TestInstall {
     /// Pack this program instead of building one
     #[arg(long, value_name = "PATH")]
     bin: Option<PathBuf>,
+    /// Install this package first, of an earlier build, in place of one packed from the same program
+    #[arg(long, value_name = "DEB")]
+    first: Option<PathBuf>,
     /// Install nothing
     #[arg(long)]
     no_setup: bool,
@@ -77,6 +81,9 @@ pub(crate) fn run(root: &Path, arguments: &TestInstall) -> Result<()> {
     let program = dist::Program { bin, glibc_max: None };
     let folder = Folder::new(root)?;
     let packages = [1, 2].map(|revision| -> Result<Vec<u8>> {
+        if let (1, Some(first)) = (revision, &arguments.first) {
+            return fs::read(first).with_context(|| first.display().to_string());
+        }
         let into = folder.0.join(revision.to_string());
         dist::pack(root, root, &program, &into, revision)?;
         let files = fs::read_dir(&into)?.flatten().map(|entry| entry.path());

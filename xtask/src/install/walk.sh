@@ -122,8 +122,11 @@ capabilities=$(sed -n 's/^CapEff:\t*//p' /proc/"$(engine | cut -d' ' -f1)"/statu
 [ "$capabilities" = 0000000000000000 ] || failure="${failure}the engine has capabilities $capabilities; "
 want "no XDP on dot0" has_xdp
 capabilities_of_main=$(sed -n 's/^CapPrm:\t*//p' /proc/"$(main)"/status)
-want "no pins in /run/dotd.bpf" test -d /run/dotd.bpf/dotd
-done_ "engine: user $user, capabilities $capabilities; main process: $capabilities_of_main; pins in /run/dotd.bpf; $(dotd xdp show | sed -n '/dot0/{s/  */ /g;p;q}')"
+# The first package may be of an earlier build, with pins in /sys/fs/bpf and without such a unit.
+place=/sys/fs/bpf
+[ -e /usr/lib/systemd/system/run-dotd.bpf.mount ] && place=/run/dotd.bpf
+want "no pins in $place" test -d $place/dotd
+done_ "engine: user $user, capabilities $capabilities; main process: $capabilities_of_main; pins in $place; $(dotd xdp show | sed -n '/dot0/{s/  */ /g;p;q}')"
 
 step kdig
 if ! eventually ask; then
@@ -233,6 +236,8 @@ step "upgrade under load"
 load dpkg -i /walk/dotd_2.deb || failure="dpkg -i fails; "
 want "no answer after it" eventually ask
 want "the config was not kept" cmp -s $config /etc/dotd/dotd.toml
+want "no pins in /run/dotd.bpf" test -d /run/dotd.bpf/dotd
+refuse "pins stay in /sys/fs/bpf" test -e /sys/fs/bpf/dotd
 [ "$(dpkg-query -f '${Version}' -W dotd)" = 0.1.0-2 ] || failure="${failure}the version is $(dpkg-query -f '${Version}' -W dotd); "
 done_ "$(cat /run/walk.load)"
 

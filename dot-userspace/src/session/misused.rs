@@ -166,11 +166,15 @@ impl WorkerShared {
         disposal: Disposal,
     ) {
         if self.misuse.is_on.get() {
-            let suspect = self.suspect(client, is_datagram);
-            let found =
-                self.misuse.judge(|misuse, second| misuse.answered(suspect, response, disposal, second));
-            found.into_iter().for_each(|verdict| self.note_found(verdict));
+            self.count_answer(client, is_datagram, response, disposal);
         }
+    }
+
+    #[inline(never)]
+    fn count_answer(&self, client: IpAddr, is_datagram: bool, response: &[u8], disposal: Disposal) {
+        let suspect = self.suspect(client, is_datagram);
+        let found = self.misuse.judge(|misuse, second| misuse.answered(suspect, response, disposal, second));
+        found.into_iter().for_each(|verdict| self.note_found(verdict));
     }
 
     fn suspect(&self, client: IpAddr, is_datagram: bool) -> Suspect {

@@ -57,6 +57,8 @@ static PROXY_SENT: Array<u64> = Array::with_max_entries(1, 0);
 static PROXY_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(PROXY_FATES, 0);
 
 const LIFE_NS: u64 = 2 << 36;
+/// Packets of one connection that came within this time may have come in one batch of the stack's: two ticks of the slowest clock.
+const TOGETHER_NS: u64 = 20_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
 const LISTENS: u32 = 10;
 /// PACKET_HOST.
@@ -263,7 +265,9 @@ fn begins(context: &TcContext, segment: &Segment) -> bool {
     let Some(found) = syn_proxy::check(secret(), &segment.flow, initial, cookie, echoed, now_ns) else {
         return false;
     };
-    if !is_listening(context, &segment.flow) {
+    // An ACK and the octets behind it that came in one batch pass this hook before the stack makes the connection of the first.
+    let is_begun = |flow: Flow| flow.initial == initial && now_ns.wrapping_sub(flow.learned_ns) < TOGETHER_NS;
+    if maps::flow(&segment.flow).is_some_and(is_begun) || !is_listening(context, &segment.flow) {
         return false;
     }
     let (Some(request), Some(packet)) = (PROXY_REQUEST.get_ptr_mut(0), scratch::room()) else { return false };

@@ -95,7 +95,7 @@ impl Folders {
 
 /// Whether a folder of dotd's may be there, without mounting a BPF file system to look.
 pub(super) fn is_there() -> bool {
-    Path::new(BPFFS).join(ROOT).exists()
+    [OWN, USUAL].iter().any(|place| Path::new(place).join(ROOT).exists())
 }
 
 /// Identifies this network namespace among all that this BPF file system has seen or will see: the number of an inode

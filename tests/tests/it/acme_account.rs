@@ -220,8 +220,8 @@ fn a_request_waits_for_the_next_engine() {
 }
 
 /// Goal: with the capabilities and the folders of the packaged unit the account is in the folder of `--keeper-dir`, at the start and when a
-/// reload brings `[acme]`; without that folder the reason names it. Method: root without rights over other users' files; no folder, then
-/// one; a reload; a renewal.
+/// reload brings `[acme]`; without that folder the reason names it. Method: root without rights over other users' files; a reload; a
+/// restart; a start without the folder.
 #[test]
 fn the_rights_of_the_unit_suffice() {
     require!(Root, Command("pebble"), Command("pebble-challtestsrv"), Command("setpriv"));
@@ -229,6 +229,8 @@ fn the_rights_of_the_unit_suffice() {
     let pebble = Pebble::start(&network, &Wishes::default());
     let scratch = with_folders_in(scratch(&pebble));
     let folder = scratch.path().join("accounts");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
     let shell = format!("exec \"$@\" --keeper-dir {}", folder.display());
     let rights = wrapper("");
     let mut words: Vec<&str> = rights.iter().map(String::as_str).collect();
@@ -238,21 +240,23 @@ fn the_rights_of_the_unit_suffice() {
     let dotd = Server::launch(&network, &without, scratch, &words);
     dotd.rewrite_config(&config);
     assert!(dotd.operate(&["reload"]).is_success);
-    let said = dotd.operate(&["acme", "renew"]);
-    assert!(!said.is_success && said.has(&format!("{}: ", folder.display())), "{said:?}");
-    fs::create_dir(&folder).unwrap();
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
-    let said = dotd.operate(&["acme", "renew"]);
-    assert!(said.is_success, "{said:?}");
-    let (mut dotd, words) = (dotd, words);
+    eventually("a certificate", || (issued(&dotd) == 1).then_some(()));
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "the account");
     assert!(!dotd.folder().join("state/keeper").exists());
-    dotd.signal(Signal::SIGTERM);
-    let (ended, scratch) = dotd.wait();
-    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    let dotd = Server::launch(&network, &config, scratch, &words);
+    let end = |mut dotd: Server| {
+        dotd.signal(Signal::SIGTERM);
+        let (ended, scratch) = dotd.wait();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        scratch
+    };
+    let dotd = Server::launch(&network, &config, end(dotd), &words);
     let said = dotd.operate(&["acme", "renew"]);
     assert!(said.is_success, "{said:?}");
     assert!(!dotd.stderr().contains("was opened"), "the account is kept: {}", dotd.stderr());
+    let scratch = end(dotd);
+    fs::remove_dir_all(&folder).unwrap();
+    let dotd = Server::launch(&network, &config, scratch, &words);
+    let said = dotd.operate(&["acme", "renew"]);
+    assert!(!said.is_success && said.has(&format!("{}: No such file", folder.display())), "{said:?}");
     dotd.stop();
 }

@@ -83,6 +83,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     },
     Tool { command: "kea-dhcp6", packages: &["kea-dhcp6-server"], purpose: "the same for IPv6" },
     Tool { command: "radvd", packages: &["radvd"], purpose: "reads a line of `dotd discovery`" },
+    Tool { command: "unbound-checkconf", packages: &["unbound"], purpose: "reads a config for Unbound" },
     Tool { command: "stubby", packages: &["stubby"], purpose: "DoT client, by a pin" },
     Tool {
         command: "plistutil",

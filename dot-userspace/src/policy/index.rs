@@ -218,7 +218,7 @@ const ROOT: u32 = u32::MAX - 1;
 const LABEL_OCTETS: usize = 20;
 /// Those of a longer one.
 const FRONT_OCTETS: usize = 16;
-/// Bits of the filter for each name: two of them set, so that one name in seventy that is not there passes.
+/// Bits of the filter for each name: two of them set, so that about one name in sixty that is not there passes.
 const FILTER_BITS: usize = 16;
 /// Levels whose slots are read before the first is compared. Names in queries usually have two to five labels.
 const LEVELS_AT_ONCE: usize = 6;

@@ -228,9 +228,10 @@ impl Lab {
     /// Nanoseconds per frame, over that many runs of a program (`maps::PROGRAM_…`) on the same frame.
     pub fn nanoseconds(&mut self, program: &str, frame: &[u8], repeat: u32) -> u128 {
         let options = TestRunOptions { data_in: Some(frame), repeat, ..Default::default() };
-        let is_xdp = program == maps::PROGRAM_XDP;
-        let ran =
-            if is_xdp { self.xdp().test_run(options) } else { self.classifier(program).test_run(options) };
+        let ran = match program {
+            maps::PROGRAM_XDP => self.xdp().test_run(options),
+            _ => self.classifier(program).test_run(options),
+        };
         self.newly_counted_any();
         ran.expect("the program runs").duration.as_nanos()
     }
@@ -367,8 +368,7 @@ impl Lab {
 
     fn newly_counted(&mut self) -> Option<Verdict> {
         let new = self.newly_counted_any();
-        let total: u64 = new.iter().map(|(_, count)| count).sum();
-        assert!(total <= 1, "one frame, several verdicts: {new:?}");
+        assert!(new.iter().map(|(_, count)| count).sum::<u64>() <= 1, "one frame, several verdicts: {new:?}");
         let index = new.first()?.0;
         Some(verdict(index))
     }
@@ -396,6 +396,5 @@ impl Lab {
 
 /// The verdict of a counter.
 pub(crate) fn verdict(index: u32) -> Verdict {
-    let row = counters::rows().find(|verdict| counters::index(*verdict) == index);
-    row.expect("only verdicts that can be are counted")
+    counters::rows().find(|one| counters::index(*one) == index).expect("only what can be is counted")
 }

@@ -57,7 +57,7 @@ pub(super) enum Verb {
         /// restart, dotd serves by the config from before.
         #[arg(long, value_name = "FOLDER")]
         restart_dir: Option<PathBuf>,
-        /// Root's folder for what the process that serves must not read: the accounts of [acme]
+        /// Root's folder for what the process that serves must not read: the accounts of `[acme]`
         ///
         /// It must exist, belong to the user that starts dotd, and have mode 0700; the packaged unit has systemd make it
         /// (StateDirectory=). Without this option it is `keeper` in server.state_dir, which dotd makes.

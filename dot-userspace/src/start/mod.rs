@@ -132,9 +132,7 @@ pub fn run(
     confine::leave_no_dump().context("core dumps cannot be turned off")?;
     // Before another file replaces the program file.
     let program = std::env::current_exe().context("the path of this program cannot be determined")?;
-    for line in families::leave_out(&mut config, families::is_here) {
-        tracing::warn!("{line}");
-    }
+    families::leave_out(&mut config, families::is_here).iter().for_each(|line| tracing::warn!("{line}"));
     if restart_dir.is_some() && !is_restart || config.xdp.mode == XdpMode::Off {
         // A dotd leaves XDP attached for a restart: this start does not follow one, or takes nothing over.
         xdp::clear_left();

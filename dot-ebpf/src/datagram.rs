@@ -24,6 +24,9 @@ use crate::{
 /// BPF_HDR_START_NET.
 const FROM_NETWORK_HEADER: u32 = 1;
 
+const TCP: u32 = 6;
+const UDP: u32 = 17;
+
 /// No link header, and no outer header of a tunnel, is longer.
 const LINK_OCTETS_MAX: u32 = 128;
 
@@ -51,14 +54,22 @@ impl Datagram<'_> {
         }
     }
 
+    /// Whether it is a TCP segment whose fixed header lies in the first buffer, and longer than what [`Headers::reaches`] copies to
+    /// know. Nothing of it is gathered: of a segment that another socket of this machine still holds, as on a veth, that would be a
+    /// copy. [`Payload::load`] gathers where a gate looks at the payload.
+    #[inline(always)]
+    pub(crate) fn is_long_segment(&self, located: &Located) -> bool {
+        located.protocol() == TCP
+            && self.0.len() as usize > JUDGEABLE_OCTETS
+            && self.u16_at(located.transport + 14).is_some()
+    }
+
     /// Whether IP follows directly, and TCP or UDP behind it.
     #[inline(always)]
     pub(crate) fn is_straight(&self) -> bool {
-        const TCP: u8 = 6;
-        const UDP: u8 = 17;
         match self.link() {
             Some((0x0800, _)) => self.copy::<u8>(0) == Some(0x45),
-            Some((0x86dd, _)) => matches!(self.copy::<u8>(6), Some(TCP | UDP)),
+            Some((0x86dd, _)) => matches!(self.copy::<u8>(6).map(u32::from), Some(TCP | UDP)),
             _ => false,
         }
     }

@@ -49,7 +49,9 @@ pub(crate) fn judge(context: &TcContext) -> i32 {
     datagram.gather::<ATTRIBUTABLE_OCTETS>();
     let known = Kernel::about(context);
     let interest = |packet: &Packet| {
-        datagram.gather::<JUDGEABLE_OCTETS>();
+        if !datagram.is_long_segment(&packet.located) {
+            datagram.gather::<JUDGEABLE_OCTETS>();
+        }
         maps::settings().map_or(Interest::Nobodys, |settings| judge::interest(settings, packet, &known))
     };
     let packet = match parse_into(&datagram, &OwnPorts, scratch::room, interest) {

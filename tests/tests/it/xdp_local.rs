@@ -248,7 +248,7 @@ fn the_packaged_config_leaves_its_backend_alone() {
         let _nsd = Backend::nsd_at(&network, "127.0.0.1:53".parse().expect("an address"));
         let mut dotd = Server::start(&network, &Config::packaged());
         let said = dotd.operate(&["xdp", "show"]);
-        assert!(said.has(" lo: generic"), "XDP is on lo: {}", said.text);
+        assert!(said.has(" lo: tc"), "the judge is on lo: {}", said.text);
         if asked_for {
             // Also where an operator limits port 53, packets to the backend still come from this machine itself.
             let text = Config::packaged().text(&dotd.folder().join("state"), &dotd.folder().join("run"));

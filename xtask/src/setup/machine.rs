@@ -108,6 +108,7 @@ pub(crate) const TOOLS: &[Tool] = &[
         packages: &["busybox-static"],
         purpose: "reads the archives of `test-kernels`",
     },
+    Tool { command: "systemctl", packages: &["systemd"], purpose: "says whether the unit restarts" },
     Tool { command: "systemd-analyze", packages: &["systemd"], purpose: "reads the unit as systemd does" },
     Tool { command: "strace", packages: &["strace"], purpose: "counts system calls, has some fail" },
     Tool { command: "certbot", packages: &["certbot"], purpose: "gets certificates by ACME" },

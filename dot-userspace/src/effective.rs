@@ -4,8 +4,8 @@
 //! `server.user` was opened, made or signalled by that user itself; what this process made there belongs to that user from the start.
 //! Holds: that user, noted once. The real and the saved user stay root, so that a process of that user can neither signal nor trace
 //! this one meanwhile, and the way back needs no right.
-//! Never: is called by a process with threads, because the effective user is that of the whole process; has an effect on a process that
-//! is not root, or that serves as its own user.
+//! Never: runs in a process with threads, because they share the effective user; changes a process that is not root, or that serves as
+//! its own user.
 //!
 //! Source: credentials(7), setresuid(2), kill(2), capabilities(7) ("Effect of user ID changes on capabilities").
 

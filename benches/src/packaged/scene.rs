@@ -47,7 +47,7 @@ pub(super) struct Row {
 /// # Errors
 /// No namespaces, no backend, or a dotd that does not start.
 pub(super) fn measure_all(options: &Options, cores: Cores, keeper: &Keeper) -> Result<Vec<Row>> {
-    // What the stage keeps off the front end's core is NSD, and the machine of this load has both.
+    // The stage starts NSD on the core of the load. Here dotd and NSD are one server, and share its core.
     let server = Cores { load: cores.front, ..cores };
     let mut pair = Pair::build(&options.programs, Some(BACKEND_PORT), server, keeper)?;
     receive_on(&pair.network().server, SERVER_INTERFACE, cores.front)?;

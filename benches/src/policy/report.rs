@@ -1,4 +1,4 @@
-//! What a policy zone costs in each program: a table on the terminal, a Markdown file, a JSON file.
+//! Reports the costs of a policy zone in each program: a table on the terminal, a Markdown file, a JSON file.
 //!
 //! Before: rows. After: policy.md, policy.json, and whether the goal was met. Never: shows a cost without the queries that failed.
 

@@ -105,7 +105,7 @@ fn unset_settings_pass_everything() {
     assert_eq!(verdict, Some(Verdict::pass(Reason::Control)));
 }
 
-/// A client of whom one thing is known.
+/// Knowledge of one fact about a client.
 #[derive(Clone, Copy, Default)]
 struct Client {
     is_denied: bool,
@@ -165,7 +165,7 @@ impl Knowledge for Client {
 }
 
 /// Goal: the ACK of a proxy's cookie is refused for each reason that refuses a SYN, its rate excused by no proof, and passes where a SYN
-/// passes. Method: clients of whom one thing is known.
+/// passes. Method: clients, each with one known fact.
 #[test]
 fn an_ack_that_begins_is_judged_as_a_syn() {
     let rate = Rate::new(1, 1);

@@ -29,6 +29,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Longer than an attempt.
 const PATIENCE: Duration = Duration::from_secs(16 * 60);
+/// A reload may have brought the section with an address of `acme.http_listen`, which waits for a restart.
+const OFF: &str = "[acme] is off in the config by which dotd runs: it was switched off, or waits for a restart, as `dotd reload` says";
 
 /// The verbs for the certificate by ACME.
 #[derive(Debug, Subcommand)]
@@ -84,7 +86,7 @@ fn renew(control: &ControlArguments, config: Option<&Path>) -> Result<(), CliErr
         }
         heard = Instant::now();
         let (body, now) = asked?;
-        let now = now.ok_or_else(|| CliError::Refused("[acme] was switched off".into()))?;
+        let now = now.ok_or_else(|| CliError::Refused(OFF.into()))?;
         if now.issued > before.issued {
             return print(&if control.json { format!("{body}\n") } else { text(&now) });
         }
